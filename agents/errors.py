@@ -1,0 +1,21 @@
+"""What can go wrong in a rollout. One root: `AgentsError`."""
+
+
+class AgentsError(Exception):
+    """Root of the package. Its message is one line: expected, found, what to do."""
+
+
+class FormatError(AgentsError):
+    """The model's text holds no single command. The message is the observation it gets back."""
+
+
+class PolicyError(AgentsError):
+    """The policy could not answer: the server failed, not the model."""
+
+
+class PromptTooLongError(AgentsError):
+    """The task's first prompt leaves no room for a single reply within the context."""
+
+
+class RunStoreError(AgentsError):
+    """A run folder is missing, from another schema, or belongs to another configuration."""

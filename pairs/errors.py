@@ -1,0 +1,21 @@
+"""What can go wrong between trajectories and prompts. One root: `PairsError`."""
+
+
+class PairsError(Exception):
+    """Root of the package. Its message is one line: expected, found, what to do."""
+
+
+class LeakError(PairsError):
+    """The answer patch can still be read in a masked context."""
+
+
+class PairFileError(PairsError):
+    """A pair file is missing, malformed, or its label is neither letter."""
+
+
+class OptionTokenError(PairsError):
+    """An option letter is not one token in this tokenizer."""
+
+
+class PromptBudgetError(PairsError):
+    """A rendered pair is longer than the budget and may not be trimmed further."""

@@ -1,0 +1,72 @@
+"""The nouns of contrast: (Q, A, C+, C-) of the paper, section 3, and the prompt made of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from contextrl.agents.types import Message
+from contextrl.envs.types import Record
+
+SCHEMA_VERSION = 1
+
+Letter = Literal["A", "B"]
+
+
+class TrajectoryContext(Record):
+    """One side of an agentic pair: a run in which the patch can no longer be read."""
+
+    kind: Literal["trajectory"] = "trajectory"
+    task_id: str
+    trajectory_id: str
+    question: str
+    """The issue this run worked on."""
+    messages: tuple[Message, ...]
+    """Masked; the system prompt is left out."""
+
+
+class Provenance(Record):
+    """Where a pair came from, enough to find it again and to split without leaking."""
+
+    repo: str
+    base_commit: str
+    file: str
+    function: str
+    miner: str
+    """Name and version of the rule that made the pair."""
+
+
+class Pair(Record):
+    """`positive` is the context in which `answer` was produced; `negative` is its near twin."""
+
+    schema_version: int = SCHEMA_VERSION
+    pair_id: str
+    question: str
+    answer: str
+    """The patch, as a unified diff."""
+    positive: TrajectoryContext
+    negative: TrajectoryContext
+    provenance: Provenance
+
+
+class Order(StrEnum):
+    """Which option the supporting context is shown as."""
+
+    POSITIVE_FIRST = "positive-first"
+    POSITIVE_SECOND = "positive-second"
+
+    @property
+    def correct(self) -> Letter:
+        return "A" if self is Order.POSITIVE_FIRST else "B"
+
+
+class RenderedPair(Record):
+    """A two-option prompt. The scored position is the one after `prefill`."""
+
+    pair_id: str
+    order: Order
+    prompt: str
+    """The one user message."""
+    prefill: str
+    """What the assistant's message begins with before the letter; may be empty."""
+    correct: Letter
