@@ -13,6 +13,18 @@ class PolicyError(AgentsError):
     """The policy could not answer: the server failed, not the model."""
 
 
+class ContextFullError(AgentsError):
+    """The server says that the conversation no longer fits. The policy's doing: not excluded."""
+
+
+class ChatTemplateError(AgentsError):
+    """A tokenizer's chat template cannot be followed token by token."""
+
+
+class EpisodeCancelledError(AgentsError):
+    """The run is being stopped; the episode leaves no trajectory."""
+
+
 class PromptTooLongError(AgentsError):
     """The task's first prompt leaves no room for a single reply within the context."""
 

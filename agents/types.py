@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from contextrl.envs.types import Record, Reward
 from pydantic import Field
+
+from contextrl.envs.types import Record, Reward
 
 SCHEMA_VERSION = 1
 
@@ -36,7 +37,7 @@ class StopReason(StrEnum):
     POLICY_ERROR = "policy-error"
     """The inference server failed. Excluded from the group, never scored 0."""
     SETUP_ERROR = "setup-error"
-    """The sandbox never started. Excluded from the group, never scored 0."""
+    """No sandbox, or a first prompt longer than the context. Excluded, never scored 0."""
 
     @property
     def excluded(self) -> bool:
@@ -76,7 +77,10 @@ class Step(Record):
     command: str | None
     """None when no single command could be read from `text`."""
     observation: str
-    """Exactly what the policy was shown next, after formatting; empty for the submission."""
+    """What came of it, formatted as the policy is shown it; empty for the submission.
+
+    The last one may not have been shown, because a budget ended the episode: see `messages`.
+    """
     exit_code: int | None = None
     timed_out: bool = False
     policy_s: float = 0.0
@@ -123,9 +127,16 @@ class Trajectory(Record):
     """The agent's diff, as the sandbox gave it."""
     reward: Reward | None = None
     """None when the episode was not graded: excluded, or graded later."""
+    grading_error: str = ""
+    """Why grading was tried and gave no reward: infrastructure, so the episode is excluded."""
     timings: Timings = Timings()
     config: dict[str, Any] = Field(default_factory=dict)
     """The resolved limits, prompt set and sampling parameters of this episode."""
+
+    @property
+    def excluded(self) -> bool:
+        """Infrastructure failed, in the episode or in its grading: it teaches nothing."""
+        return self.stop_reason.excluded or bool(self.grading_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

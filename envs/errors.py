@@ -10,7 +10,7 @@ class TaskRowError(EnvsError):
 
 
 class SandboxError(EnvsError):
-    """Infrastructure failed. Never a property of the policy: such episodes are excluded, not scored."""
+    """Infrastructure failed. Never the policy's doing: the episode is excluded, not scored."""
 
 
 class EngineUnavailableError(SandboxError):

@@ -5,6 +5,10 @@ class PairsError(Exception):
     """Root of the package. Its message is one line: expected, found, what to do."""
 
 
+class PatchError(PairsError):
+    """A patch is not a unified diff we can read."""
+
+
 class LeakError(PairsError):
     """The answer patch can still be read in a masked context."""
 

@@ -22,7 +22,9 @@ class TrajectoryContext(Record):
     question: str
     """The issue this run worked on."""
     messages: tuple[Message, ...]
-    """Masked; the system prompt is left out."""
+    """Masked; the system prompt and the task prompt are left out."""
+    decisive: tuple[str, ...] = ()
+    """Lines of the observations that decide the pair; trimming to a budget keeps them."""
 
 
 class Provenance(Record):
@@ -32,6 +34,10 @@ class Provenance(Record):
     base_commit: str
     file: str
     function: str
+    function_from: Literal["syntax-tree", "hunk", "hunk-header", "unknown"] = "unknown"
+    """How `function` was found."""
+    answer_from: Literal["submission", "gold", "unknown"] = "unknown"
+    """`submission` when the positive run resolved its task, else the task's reference fix."""
     miner: str
     """Name and version of the rule that made the pair."""
 
@@ -42,6 +48,7 @@ class Pair(Record):
     schema_version: int = SCHEMA_VERSION
     pair_id: str
     question: str
+    """What is asked of both contexts. Never the positive run's own issue: that names the label."""
     answer: str
     """The patch, as a unified diff."""
     positive: TrajectoryContext

@@ -1,0 +1,290 @@
+"""A run folder: `manifest.json` says what was run, `trajectories.jsonl` holds what came of it.
+
+One line is one trajectory, written whole or not at all: a line that a kill tore is cut off the next
+time somebody appends, and passed over by readers. Any number of threads and processes may append.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from contextrl.agents.errors import RunStoreError
+from contextrl.agents.types import SCHEMA_VERSION, Trajectory
+from contextrl.envs.types import Record
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+TRAJECTORIES = "trajectories.jsonl"
+RECORDED_PACKAGES = ("contextrl", "docker", "jinja2", "pydantic", "torch", "transformers", "verl")
+
+
+class Manifest(Record):
+    schema_version: int = SCHEMA_VERSION
+    config: dict[str, Any]
+    """Resolved; what makes two runs comparable."""
+    config_digest: str
+    versions: dict[str, str]
+    created: str
+    """ISO 8601, UTC."""
+    finished: str = ""
+    """Empty while the run is going on, and after it was interrupted."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Trajectories by stop reason, as of `finished`."""
+
+
+class RunStore:
+    """Append trajectories, and know which are there. Use as a context manager."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._lock = threading.Lock()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(folder / TRAJECTORIES, flags, 0o644)
+        with self._exclusive():
+            self._cut_torn_line()
+        self._done = {line["trajectory_id"] for line in _lines(folder / TRAJECTORIES)}
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Self:
+        """A new run, or with `resume` the one in `folder` if its configuration is the same.
+
+        Raises `RunStoreError` if the folder holds a run and neither is given, if it holds another
+        configuration's, or if it cannot be written. `overwrite` deletes the run's two files only.
+        """
+        config = dict(json.loads(json.dumps(config)))  # as it reads back
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                for name in (TRAJECTORIES, MANIFEST):
+                    (folder / name).unlink(missing_ok=True)
+            # Created before any trajectory, so a folder with trajectories has a manifest.
+            new = Manifest(
+                config=config,
+                config_digest=config_digest(config),
+                versions=_versions(),
+                created=_now(),
+            )
+            try:
+                _write_new(folder / MANIFEST, new)
+                manifest = new
+            except FileExistsError:
+                manifest = read_manifest(folder)
+                _check_same_run(folder, manifest, config, resume=resume)
+            return cls(folder, manifest)
+        except OSError as error:
+            raise RunStoreError(f"run folder {folder}: cannot be written: {error}") from error
+
+    def __contains__(self, trajectory_id: str) -> bool:
+        with self._lock:
+            return trajectory_id in self._done
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._done)
+
+    def append(self, trajectory: Trajectory) -> None:
+        """On disk when this returns. Raises `RunStoreError`, leaving no part of a line behind."""
+        line = trajectory.model_dump_json().encode() + b"\n"
+        try:
+            with self._exclusive():
+                self._cut_torn_line()
+                end = os.lseek(self._fd, 0, os.SEEK_END)
+                try:
+                    written = os.write(self._fd, line)
+                    if written != len(line):
+                        raise OSError(f"{written} of {len(line)} bytes written; is the disk full?")
+                    os.fsync(self._fd)
+                except BaseException:
+                    os.ftruncate(self._fd, end)
+                    raise
+                self._done.add(trajectory.trajectory_id)
+        except OSError as error:
+            raise RunStoreError(
+                f"run folder {self.folder}: {trajectory.trajectory_id} not stored: {error}"
+            ) from error
+
+    def finish(self) -> Manifest:
+        """State in the manifest that the run is complete, with its counts."""
+        reasons = Counter(line["stop_reason"] for line in _lines(self.folder / TRAJECTORIES))
+        self.manifest = self.manifest.model_copy(
+            update={"finished": _now(), "counts": dict(sorted(reasons.items()))}
+        )
+        try:
+            _replace(self.folder / MANIFEST, self.manifest)
+        except OSError as error:
+            raise RunStoreError(f"run folder {self.folder}: manifest: {error}") from error
+        return self.manifest
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Alone among threads and processes. The lock of a killed process is gone with it."""
+        with self._lock:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _cut_torn_line(self) -> None:
+        size = os.lseek(self._fd, 0, os.SEEK_END)
+        end = size
+        while end and os.pread(self._fd, 1, end - 1) != b"\n":
+            start = max(0, end - 65536)
+            block = os.pread(self._fd, end - start, start)
+            end = start + block.rfind(b"\n") + 1
+        if end != size:
+            os.ftruncate(self._fd, end)
+            logger.warning(
+                "%s: dropped a torn last line of %d bytes, left by a process that was killed",
+                self.folder / TRAJECTORIES,
+                size - end,
+            )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises `RunStoreError` if `folder` holds no run of this schema."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RunStoreError(f"{path}: expected schema {SCHEMA_VERSION}, found {version}")
+        return Manifest.model_validate(content)
+    except FileNotFoundError:
+        raise RunStoreError(f"{folder}: expected a run folder, found no {MANIFEST}") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunStoreError(f"{path}: expected a run manifest: {_brief(error)}") from error
+
+
+def read_trajectories(folder: Path) -> Iterator[Trajectory]:
+    """One at a time, in the order they ended. Raises `RunStoreError` at a line it cannot read."""
+    read_manifest(folder)
+    path = folder / TRAJECTORIES
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            yield Trajectory.model_validate(line)
+        except ValidationError as error:
+            raise RunStoreError(f"{path}:{number}: not a trajectory: {_brief(error)}") from error
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _check_same_run(
+    folder: Path, manifest: Manifest, config: Mapping[str, Any], *, resume: bool
+) -> None:
+    if not resume:
+        raise RunStoreError(
+            f"{folder}: expected no run, found one of {manifest.created}; continue it with "
+            "--resume, replace it with --overwrite, or choose another folder"
+        )
+    if manifest.config_digest != config_digest(config):
+        keys = sorted(
+            key
+            for key in {*manifest.config, *config}
+            if manifest.config.get(key) != config.get(key)
+        )
+        raise RunStoreError(
+            f"{folder}: expected a run of this configuration, found one that differs in "
+            f"{', '.join(keys)}; resume with the same settings or choose another folder"
+        )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Parsed lines of a trajectory file; a torn last one is left out, and said in the log."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                logger.warning("%s: the last line is torn and not read", path)
+                return
+            try:
+                content = json.loads(line)
+                version = content["schema_version"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunStoreError(
+                    f"{path}:{number}: not a trajectory: {_brief(error)}"
+                ) from error
+            if version != SCHEMA_VERSION:
+                raise RunStoreError(
+                    f"{path}:{number}: expected schema {SCHEMA_VERSION}, found {version}"
+                )
+            yield content
+
+
+def _write_new(path: Path, manifest: Manifest) -> None:
+    """Whole or not at all. Raises `FileExistsError` if somebody was faster."""
+    draft = _draft(path, manifest)
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _replace(path: Path, manifest: Manifest) -> None:
+    _draft(path, manifest).replace(path)
+
+
+def _draft(path: Path, manifest: Manifest) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(manifest.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

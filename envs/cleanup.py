@@ -1,0 +1,98 @@
+"""Containers whose owner is gone. Nothing here trusts a process to have cleaned up after itself."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contextrl.envs.engine import engine_boundary
+from contextrl.envs.errors import SandboxError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+LABEL_RUN = "contextrl.run"
+LABEL_HOST = "contextrl.host"
+LABEL_PID = "contextrl.pid"
+LABEL_DEADLINE = "contextrl.deadline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """One container that was removed, and why."""
+
+    container: str
+    image: str
+    run: str
+    reason: str
+
+
+def owner_label(pid: int) -> str:
+    """`pid:birth`, where birth tells a process from a later one with the same number."""
+    return f"{pid}:{_birth(pid)}"
+
+
+def owner_alive(label: str) -> bool:
+    """Whether the process of an `owner_label` of this host still runs."""
+    pid, _, birth = label.partition(":")
+    if not pid.isdigit() or not Path(f"/proc/{pid}").exists():
+        return False
+    return not birth or _birth(int(pid)) == birth
+
+
+def reap(client: DockerClient, *, run: str | None = None, everything: bool = False) -> list[Removed]:
+    """No container is left whose owner on this host died or whose deadline passed.
+
+    `run`: all containers of that run, whoever owns them. `everything`: all of ours, live ones too.
+    """
+    from docker.errors import APIError, NotFound
+
+    removed = []
+    filters = {"label": [f"{LABEL_RUN}={run}" if run else LABEL_RUN]}
+    with engine_boundary("listing containers"):
+        found = client.api.containers(all=True, filters=filters)
+    for container in found:
+        labels = container.get("Labels") or {}
+        reason = "asked for" if everything or run else _stale(labels)
+        if reason is None:
+            continue
+        try:
+            with engine_boundary(f"removing container {container['Id'][:12]}"):
+                client.api.remove_container(container["Id"], force=True, v=True)
+        except SandboxError as error:
+            if not isinstance(error.__cause__, NotFound):
+                is_conflict = isinstance(error.__cause__, APIError)
+                logger.log(logging.INFO if is_conflict else logging.WARNING, "%s", error)
+            continue
+        removed.append(
+            Removed(container=container["Id"][:12], image=str(container.get("Image", "")),
+                    run=labels.get(LABEL_RUN, ""), reason=reason)
+        )
+    return removed
+
+
+def _stale(labels: dict[str, str]) -> str | None:
+    deadline = labels.get(LABEL_DEADLINE, "")
+    if deadline.isdigit() and time.time() > int(deadline):
+        return "its deadline passed"
+    here = labels.get(LABEL_HOST) == socket.gethostname()
+    if here and not owner_alive(labels.get(LABEL_PID, "")):
+        return f"its owner, process {labels.get(LABEL_PID, '?').partition(':')[0]}, is gone"
+    return None
+
+
+def _birth(pid: int) -> str:
+    """Start time in clock ticks since boot; empty where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+

@@ -1,0 +1,138 @@
+"""The Docker engine: reaching it, naming its failures, and the byte channel of one exec."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+ENGINE_TIMEOUT_S = 180.0
+"""For one request: starting many containers at once on a busy machine is slow, not broken."""
+CONNECTION_POOL = 128
+
+Client = "DockerClient"
+
+
+def connect(*, timeout_s: float = ENGINE_TIMEOUT_S) -> DockerClient:
+    """A client whose engine answered. Raises `EngineUnavailableError`."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=int(timeout_s), max_pool_size=CONNECTION_POOL)
+        client.ping()
+    except (DockerException, OSError) as error:
+        raise EngineUnavailableError(
+            f"expected a running Docker engine, found none ({_reason(error)}); start it (systemctl "
+            "start docker), or add yourself to the group docker, or set DOCKER_HOST"
+        ) from error
+    return client
+
+
+@contextlib.contextmanager
+def engine_boundary(what: str) -> Iterator[None]:
+    """Every failure of the engine inside the block leaves it as a one-line `SandboxError`."""
+    import requests
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        yield
+    except SandboxError:
+        raise
+    except ImageNotFound as error:
+        raise ImageError(f"{what}: {_reason(error)}") from error
+    except requests.exceptions.ConnectionError as error:
+        raise EngineUnavailableError(f"{what}: the Docker engine is gone: {_reason(error)}") from error
+    except (DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise SandboxError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    explanation = getattr(error, "explanation", None)
+    text = explanation if isinstance(explanation, str) else str(error)
+    return " ".join(text.split())[:300] or type(error).__name__
+
+
+class ExecChannel:
+    """stdin and the two output streams of one process inside a container."""
+
+    def __init__(
+        self,
+        client: DockerClient,
+        container_id: str,
+        command: list[str],
+        *,
+        user: str,
+        environment: dict[str, str],
+        workdir: str | None = None,
+    ) -> None:
+        self._client = client
+        with engine_boundary(f"exec in container {container_id[:12]}"):
+            self._exec_id: str = client.api.exec_create(
+                container_id, command, stdin=True, user=user, environment=environment,
+                workdir=workdir,
+            )["Id"]
+            # The response owns the connection: it has to outlive the socket.
+            self._response: Any = client.api.exec_start(self._exec_id, socket=True)
+        self._socket: socket.socket = getattr(self._response, "_sock", self._response)
+        self._buffer = bytearray()
+        self._ended = False
+
+    def send(self, content: bytes) -> None:
+        with engine_boundary("writing to a sandbox"):
+            self._socket.settimeout(60.0)
+            self._socket.sendall(content)
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Both output streams as they come; None when nothing came, empty at the end."""
+        frame = self.receive_frame(timeout_s)
+        return None if frame is None else frame[1]
+
+    def receive_frame(self, timeout_s: float) -> tuple[int, bytes] | None:
+        """One piece of output and its stream: 1 stdout, 2 stderr, 0 at the end."""
+        deadline = time.monotonic() + timeout_s
+        while not self._ended:
+            if len(self._buffer) >= 8:
+                size = int.from_bytes(self._buffer[4:8], "big")
+                if len(self._buffer) >= 8 + size:
+                    stream, payload = self._buffer[0], bytes(self._buffer[8 : 8 + size])
+                    del self._buffer[: 8 + size]
+                    if payload:
+                        return stream, payload
+                    continue
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                chunk = self._socket.recv(256 * 1024)
+            except TimeoutError:
+                return None
+            except ConnectionError:
+                chunk = b""
+            except OSError as error:
+                raise SandboxError(f"reading from a sandbox: {error}") from error
+            self._buffer += chunk
+            self._ended = not chunk
+        return 0, b""
+
+    def exit_code(self) -> int | None:
+        with engine_boundary("inspecting a sandbox's process"):
+            state = self._client.api.exec_inspect(self._exec_id)
+        if state["Running"]:
+            return None
+        code = state["ExitCode"]
+        return -1 if code is None else int(code)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        with contextlib.suppress(OSError):
+            self._response.close()

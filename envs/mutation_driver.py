@@ -1,0 +1,183 @@
+"""Runs inside the sandbox: many short pytest runs over one tree, each in a forked process.
+
+Standard library and pytest only, nothing of this package: the file is copied into a container and
+started there as `python mutation_driver.py JOB`. It reads a `DriverJob` and prints one `TestReport`
+a line (see `mutation_runner`, which owns both forms). Forking a process that has pytest imported,
+over a tree whose test modules are already compiled, is what makes a run cost 0.1 s.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MEMORY_BYTES = 1 << 30
+QUIET = ["-q", "-p", "no:cacheprovider", "-p", "no:junitxml", "-p", "no:faulthandler", "--tb=short"]
+CRASH_CHARS = 400
+
+job: dict[str, Any] = {}
+tree = Path()
+
+
+def main() -> None:
+    global job
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    folder = Path(tempfile.mkdtemp())
+    first = folder / "0"
+    shutil.copytree(job["tree"], first, symlinks=True)
+    compile_tests(first)
+    trees: multiprocessing.Queue[str] = multiprocessing.Queue()
+    trees.put(str(first))
+    for number in range(1, job["workers"]):
+        shutil.copytree(first, folder / str(number), symlinks=True)  # keeps times: .pyc stay valid
+        trees.put(str(folder / str(number)))
+    with multiprocessing.Pool(job["workers"], initializer=take_tree, initargs=(trees,)) as pool:
+        for report in pool.imap_unordered(run, job["runs"]):
+            print(json.dumps(report), flush=True)
+
+
+def compile_tests(copy: Path) -> None:
+    """Leave compiled test modules behind, but none of the sources that mutants replace.
+
+    A .pyc is trusted by the second it was written in and its size; a mutant could match both.
+    """
+    collect_only = {"run_id": "", "tests": [job["tests"]], "trace": False}
+    forked(lambda report: pytest_main(copy, ["--collect-only"], collect_only, report, True), 120)
+    for source in job["sources"]:
+        path = copy / source
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+            compiled.unlink()
+
+
+def take_tree(trees: multiprocessing.Queue[str]) -> None:
+    global tree
+    tree = Path(trees.get())
+    os.chdir(tree)
+
+
+def run(wanted: dict[str, Any]) -> dict[str, Any]:
+    """One `TestReport`: the wanted tests on the tree with at most one line replaced."""
+    original = b""
+    path = tree / (wanted["file"] or "")
+    if wanted["file"]:
+        original = path.read_bytes()
+        lines = original.decode().split("\n")
+        lines[wanted["line"] - 1] = wanted["text"]
+        path.write_bytes("\n".join(lines).encode())
+    started = time.monotonic()
+    try:
+        report = forked(lambda report: pytest_main(tree, [], wanted, report, False), job["wall_s"])
+    finally:
+        if wanted["file"]:
+            path.write_bytes(original)
+    report["run_id"] = wanted["run_id"]
+    report["seconds"] = time.monotonic() - started
+    return report
+
+
+def forked(work: Any, wall_s: float) -> dict[str, Any]:
+    """What `work` put into its dict, in a child that cannot outlive `wall_s` or its CPU limit."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        os.setsid()
+        status = 1
+        try:
+            report: dict[str, Any] = {"outcomes": {}, "crashes": {}, "touched": {}}
+            work(report)
+            with os.fdopen(writer, "wb") as stream:
+                stream.write(json.dumps(report).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    received, deadline = b"", time.monotonic() + wall_s
+    ended = "wall-limit"
+    while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        chunk = os.read(reader, 1 << 16)
+        if not chunk:
+            ended = "reported"
+            break
+        received += chunk
+    os.close(reader)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        ended = "cpu-limit"
+    elif ended == "reported" and not received:
+        ended = "no-report"
+    report = json.loads(received) if ended == "reported" else {}
+    return {"ended": ended, "outcomes": {}, "crashes": {}, "touched": {}, **report}
+
+
+def pytest_main(
+    copy: Path, options: list[str], wanted: dict[str, Any], report: dict[str, Any], compiled: bool
+) -> None:
+    if not compiled:  # the warm-up may be slow, and it is what writes .pyc files
+        limit = job["cpu_s"] * (10 if wanted["trace"] or not wanted["file"] else 1)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    sys.dont_write_bytecode = not compiled
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    plugin = Recorder(copy, report, wanted["trace"])
+    pytest.main([*QUIET, f"--rootdir={copy}", *options, *wanted["tests"]], plugins=[plugin])
+
+
+class Recorder:
+    """A pytest plugin: outcome and crash line of each test, and which lines it entered."""
+
+    def __init__(self, copy: Path, report: dict[str, Any], trace: bool) -> None:
+        self.sources = {str(copy / source): source for source in job["sources"]}
+        self.report = report
+        self.trace = trace
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        outcomes = self.report["outcomes"]
+        if report.when == "call" and report.nodeid not in outcomes:
+            outcomes[report.nodeid] = report.outcome
+        elif report.when != "call" and report.outcome != "passed":
+            outcomes[report.nodeid] = "skipped" if report.skipped else "error"
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if report.failed and crash is not None and report.nodeid not in self.report["crashes"]:
+            lines = str(crash.message).splitlines() or [""]
+            self.report["crashes"][report.nodeid] = lines[0][:CRASH_CHARS]
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
+        if not self.trace:
+            yield
+            return
+        entered: set[tuple[str, int]] = set()
+
+        def profile(frame: Any, event: str, argument: object) -> None:
+            if event == "call" and frame.f_code.co_filename in self.sources:
+                entered.add((self.sources[frame.f_code.co_filename], frame.f_code.co_firstlineno))
+
+        sys.setprofile(profile)
+        yield
+        sys.setprofile(None)
+        self.report["touched"][item.nodeid] = sorted(entered)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Many short test runs in one contained, networkless container: the host's side of the driver."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docker.errors import DockerException
+from pydantic import ValidationError
+from requests.exceptions import RequestException
+
+from contextrl.envs.errors import MutationError, SandboxError
+from contextrl.envs.types import Outcome, Record
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+logger = logging.getLogger(__name__)
+
+PYTHON = "/opt/venv/bin/python"
+MEMORY = "4g"
+PROCESSES = 256
+OWNER = 1000
+
+
+class Ended(StrEnum):
+    """How one run of the tests came to its end."""
+
+    REPORTED = "reported"
+    CPU_LIMIT = "cpu-limit"
+    WALL_LIMIT = "wall-limit"
+    NO_REPORT = "no-report"
+    """The process died without a word, e.g. of its memory limit."""
+
+
+class SuiteRun(Record):
+    """Some tests of the tree, with one line of one file replaced unless `file` is empty."""
+
+    run_id: str
+    tests: tuple[str, ...]
+    file: str = ""
+    line: int = 0
+    text: str = ""
+    trace: bool = False
+    """Report which source lines each test entered."""
+
+
+class SuiteReport(Record):
+    run_id: str
+    ended: Ended
+    outcomes: dict[str, Outcome]
+    """Of the tests that ran; pytest's names, relative to the tree."""
+    crashes: dict[str, str]
+    """First line of the error message of each test that failed."""
+    touched: dict[str, tuple[tuple[str, int], ...]]
+    """For each test, the file and first line of every function object that it entered."""
+    seconds: float
+
+    def outcome(self, test: str) -> Outcome:
+        return self.outcomes.get(test, Outcome.MISSING)
+
+
+class DriverJob(Record):
+    tree: str
+    tests: str
+    sources: tuple[str, ...]
+    runs: tuple[SuiteRun, ...]
+    workers: int
+    cpu_s: int
+    """Of one run with a replaced line; runs of the intact tree get ten times as much."""
+    wall_s: float
+
+
+def run_suites(
+    client: DockerClient,
+    image: str,
+    job: DriverJob,
+    *,
+    hash_seed: int,
+    on_report: Callable[[SuiteReport], None] = lambda report: None,
+) -> dict[str, SuiteReport]:
+    """One report for every run of `job`, by run id. Nothing is left of the container.
+
+    `hash_seed` fixes the order of sets, so that two calls with one seed say the same and two
+    calls with different seeds show what depends on that order.
+
+    Raises:
+        MutationError: the driver stopped early; the message ends with its last line.
+        SandboxError: Docker failed.
+    """
+    reports: dict[str, SuiteReport] = {}
+    try:
+        container = _create(client, image, hash_seed)
+        try:
+            container.put_archive("/", _archive(job))
+            container.start()
+            for line in _lines(container):
+                report = SuiteReport.model_validate_json(line)
+                reports[report.run_id] = report
+                on_report(report)
+            status = int(container.wait(timeout=60)["StatusCode"])
+            errors = container.logs(stdout=False, stderr=True, tail=5).decode(errors="replace")
+        finally:
+            container.remove(force=True)
+    except (DockerException, RequestException) as error:
+        raise SandboxError(f"mutation driver in {image}: {error}") from error
+    except ValidationError as error:
+        raise MutationError(
+            f"mutation driver in {image}: expected a report, found {line!r}"
+        ) from error
+    if status != 0 or len(reports) != len(job.runs):
+        last = (errors.strip().splitlines() or ["no message"])[-1]
+        raise MutationError(
+            f"mutation driver in {image}: expected {len(job.runs)} reports, "
+            f"found {len(reports)} and exit status {status}: {last}"
+        )
+    return reports
+
+
+def _create(client: DockerClient, image: str, hash_seed: int) -> Container:
+    return client.containers.create(
+        image,
+        [PYTHON, "/driver/mutation_driver.py", "/driver/job.json"],
+        entrypoint="",
+        user=str(OWNER),
+        working_dir="/tmp",
+        environment={
+            "PYTHONHASHSEED": str(hash_seed),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONUNBUFFERED": "1",
+        },
+        network_mode="none",
+        mem_limit=MEMORY,
+        memswap_limit=MEMORY,
+        pids_limit=PROCESSES,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        init=True,
+        labels={"contextrl": "mutation"},
+    )
+
+
+def _archive(job: DriverJob) -> bytes:
+    """`/driver` with the driver and its job, as `put_archive` wants it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in (
+            ("mutation_driver.py", Path(__file__).with_name("mutation_driver.py").read_bytes()),
+            ("job.json", json.dumps(job.model_dump(mode="json")).encode()),
+        ):
+            member = tarfile.TarInfo(f"driver/{name}")
+            member.size, member.mode = len(content), 0o444
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _lines(container: Container) -> Iterator[bytes]:
+    """Whole lines of the container's stdout, until it ends."""
+    pending = b""
+    for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=False):
+        *whole, pending = (pending + chunk).split(b"\n")
+        yield from whole

@@ -1,0 +1,184 @@
+"""The filters between all edits of a package and the bugs that its tests see, each one counted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from contextrl.envs.mutants import Function, Mutant, propose, spread
+from contextrl.envs.mutation_runner import DriverJob, SuiteReport, SuiteRun, run_suites
+from contextrl.envs.mutation_scope import Baseline, baseline, judge
+from contextrl.envs.package_specs import PackageSpec
+from contextrl.envs.task_splits import StageCount
+from contextrl.envs.types import Outcome
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+WORKDIR = "/testbed"
+FIRST_HASH_SEED, SECOND_HASH_SEED = 1, 2
+WALL_PER_CPU_S = 8
+"""A run may wait this many times its CPU limit, for its turn on a busy machine."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, the runs that are done and the runs in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A mutant, the tests that see it and what the nearest of them says."""
+
+    mutant: Mutant
+    failing: tuple[str, ...]
+    passing: tuple[str, ...]
+    crash: str
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        return self.failing + self.passing
+
+
+@dataclass(slots=True, kw_only=True)
+class Workbench:
+    """The package in its image, and the counts and times of what was done to it."""
+
+    client: DockerClient
+    spec: PackageSpec
+    image: str
+    sources: Mapping[str, str]
+    """Prepared text by file."""
+    workers: int
+    progress: Progress
+    stages: list[StageCount] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[stage] = round(time.monotonic() - started, 2)
+
+    def count(self, stage: str, kept: int, dropped: Mapping[str, int]) -> None:
+        why = {reason: number for reason, number in sorted(dropped.items()) if number}
+        seen = kept + sum(why.values())
+        self.stages.append(StageCount(stage=stage, seen=seen, kept=kept, dropped=why))
+        logger.info("%s: kept %d/%d %s", stage, kept, seen, why or "")
+
+    def run(
+        self, stage: str, runs: Iterable[SuiteRun], *, hash_seed: int = FIRST_HASH_SEED
+    ) -> dict[str, SuiteReport]:
+        wanted = tuple(runs)
+        done = 0
+
+        def report_progress(_: SuiteReport) -> None:
+            nonlocal done
+            done += 1
+            self.progress(stage, done, len(wanted))
+
+        job = DriverJob(
+            tree=WORKDIR,
+            tests=self.spec.tests,
+            sources=self.spec.sources,
+            runs=wanted,
+            workers=self.workers,
+            cpu_s=self.spec.mutant_cpu_s,
+            wall_s=float(self.spec.mutant_cpu_s * WALL_PER_CPU_S),
+        )
+        with self.timed(stage):
+            return run_suites(
+                self.client, self.image, job, hash_seed=hash_seed, on_report=report_progress
+            )
+
+
+def measure_baseline(bench: Workbench, functions: Sequence[Function]) -> Baseline:
+    """The whole suite three times, under two hash seeds, once traced."""
+    suite = (bench.spec.tests,)
+    reports = []
+    for hash_seed in (FIRST_HASH_SEED, SECOND_HASH_SEED):
+        runs = [SuiteRun(run_id="plain", tests=suite), SuiteRun(run_id="again", tests=suite)]
+        runs[1] = runs[1].model_copy(update={"trace": hash_seed == FIRST_HASH_SEED})
+        reports += bench.run(f"baseline-{hash_seed}", runs, hash_seed=hash_seed).values()
+    base = baseline(functions, reports)
+    bench.count("tests", len(base.trusted), {"failed-or-flaky": len(base.distrusted)})
+    return base
+
+
+def propose_mutants(
+    bench: Workbench, functions: Sequence[Function], base: Baseline, *, seed: int
+) -> dict[str, list[Mutant]]:
+    """Every mutant of every function that a trusted test enters, each list well mixed."""
+    by_function: dict[str, list[Mutant]] = {function.name: [] for function in functions}
+    dropped = Counter[str]()
+    for file, text in bench.sources.items():
+        proposals = propose(file, text, functions)
+        dropped += proposals.dropped
+        for mutant in proposals.mutants:
+            by_function[mutant.function].append(mutant)
+    every = sum(map(len, by_function.values()))
+    bench.count("edits", every, dropped)
+    covered = {name: spread(by_function[name], seed=seed) for name in base.scopes}
+    kept = sum(map(len, covered.values()))
+    bench.count("covered", kept, {"no-test-enters": every - kept})
+    return covered
+
+
+def find_bugs(bench: Workbench, stage: str, mutants: Iterable[Mutant], base: Baseline) -> list[Bug]:
+    """Run each mutant once; keep those that some test sees and another does not."""
+    waiting = list(mutants)
+    scopes = base.scopes
+    reports = bench.run(
+        stage, (_mutant_run(mutant, scopes[mutant.function].tests) for mutant in waiting)
+    )
+    bugs, dropped = [], Counter[str]()
+    for mutant in waiting:
+        report = reports[mutant.key]
+        verdict = judge(report, scopes[mutant.function])
+        if verdict.reason:
+            dropped[verdict.reason] += 1
+        else:
+            crash = report.crashes.get(verdict.failing[0], "")
+            bugs.append(Bug(mutant, verdict.failing, verdict.passing, crash))
+    bench.count(stage, len(bugs), dropped)
+    return bugs
+
+
+def confirm(bench: Workbench, bugs: Sequence[Bug]) -> list[Bug]:
+    """Run the chosen tests of each bug again, with and without it, under another hash seed."""
+    intact = {
+        tests: f"intact-{number}"
+        for number, tests in enumerate(dict.fromkeys(bug.tests for bug in bugs))
+    }
+    runs = [_mutant_run(bug.mutant, bug.tests) for bug in bugs]
+    runs += [SuiteRun(run_id=run_id, tests=tests) for tests, run_id in intact.items()]
+    reports = bench.run("confirm", runs, hash_seed=SECOND_HASH_SEED)
+    kept, dropped = [], Counter[str]()
+    for bug in bugs:
+        again, original = reports[bug.mutant.key], reports[intact[bug.tests]]
+        if any(original.outcome(test) is not Outcome.PASSED for test in bug.tests):
+            dropped["original-fails-alone"] += 1
+        elif _same(again, bug):
+            kept.append(bug)
+        else:
+            dropped["flaky"] += 1
+    bench.count("confirm", len(kept), dropped)
+    return kept
+
+
+def _same(report: SuiteReport, bug: Bug) -> bool:
+    broken = (Outcome.FAILED, Outcome.ERROR)
+    return all(report.outcome(test) in broken for test in bug.failing) and all(
+        report.outcome(test) is Outcome.PASSED for test in bug.passing
+    )
+
+
+def _mutant_run(mutant: Mutant, tests: tuple[str, ...]) -> SuiteRun:
+    return SuiteRun(
+        run_id=mutant.key, tests=tests, file=mutant.file, line=mutant.line, text=mutant.after
+    )

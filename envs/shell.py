@@ -1,0 +1,334 @@
+"""A persistent bash behind a byte channel: state survives, time limits hold, the shell lives on.
+
+Every command travels as one line of script and answers with an end marker that carries a fresh
+random nonce, so nothing a command prints can be taken for its end. What happens when
+
+- a command passes its limit: its processes are killed, not the shell's and not those that earlier
+  commands left in the background; if the shell itself is what loops, it is replaced;
+- a command says `exit`, or dies under `set -e`: the shell is replaced in place, its working
+  directory and exported variables kept;
+- a command replaces (`exec`) or kills the shell: the next command finds a new one in the same
+  working directory. A replaced shell is always said so at the end of the output.
+
+Commands read from /dev/null. Output of a background process belongs to whichever command is being
+read when it arrives. The nonce guards against accidents and printed text: a command that digs its
+own shell's memory for it deceives only itself, as grading happens in another container.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from contextrl.envs.errors import SandboxError
+from contextrl.envs.types import ExecResult
+
+IDLE_POLL_S = 0.5
+"""A background process can hold the channel open after its shell died, so we ask now and then."""
+KILL_GRACE_S = 0.5
+OPEN_TIMEOUT_S = 60.0
+MAX_MARKER_BYTES = 64 * 1024
+
+BASH = ("bash", "--noprofile", "--norc")
+
+SHELL_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "PAGER": "cat",
+    "MANPAGER": "cat",
+    "GIT_PAGER": "cat",
+    "TERM": "dumb",
+    "PIP_PROGRESS_BAR": "off",
+    "TQDM_DISABLE": "1",
+    # The repository may belong to another user of the image, and commits need an author.
+    "GIT_CONFIG_COUNT": "3",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+    "GIT_CONFIG_KEY_1": "user.name",
+    "GIT_CONFIG_VALUE_1": "agent",
+    "GIT_CONFIG_KEY_2": "user.email",
+    "GIT_CONFIG_VALUE_2": "agent@localhost",
+}
+
+# Arguments: shell pid, last pid before the command, session (0: any), signal for the shell or "".
+# Only builtins, so that it works where no further process can be started. A process is the
+# command's if it is younger than the command and descends from the shell or from nobody.
+KILL_SCRIPT = r"""
+shell=$1 last=$2 scope=$3 signal=$4
+[ -z "$signal" ] || kill -s "$signal" "$shell"
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+  parent=() session=() state=() found=0
+  for stat in /proc/[0-9]*/stat; do
+    { read -r line <"$stat"; } 2>/dev/null || continue
+    pid=${line%% *}
+    set -- ${line##*) }
+    state[pid]=$1 parent[pid]=$2 session[pid]=$4
+  done
+  for pid in "${!parent[@]}"; do
+    ((pid > last && pid != shell && pid != $$ && pid != 1)) || continue
+    ((scope == 0 || session[pid] == scope)) || continue
+    [ "${state[pid]}" != Z ] || continue
+    up=${parent[pid]}
+    while ((up > last && up != shell)); do up=${parent[up]:-0}; done
+    ((up <= 1 || up == shell || (scope != 0 && session[up] != scope))) || continue
+    kill -KILL "$pid" 2>/dev/null && found=1
+  done
+  ((found)) || break
+done
+"""
+
+
+class Channel(Protocol):
+    """Bytes to and from one bash process."""
+
+    def send(self, content: bytes) -> None: ...
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """None when nothing came in time, empty when nothing will come any more."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """None while the process runs; -1 when it ended and nobody knows how."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ShellHost(Protocol):
+    """Where shells live: a container, or a temporary folder."""
+
+    def open_shell(self) -> Channel: ...
+
+    def kill(self, *, shell_pid: int, last_pid: int, signal: str) -> None:
+        """Run `KILL_SCRIPT`. Raises `SandboxError` when no process can be started for it."""
+        ...
+
+    def revive(self) -> None:
+        """Every process is dead, files are kept, and a shell can be opened again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """What an end marker says."""
+
+    how: str
+    exit_code: int
+    last_pid: int
+    shell_pid: int
+    quoted_cwd: str
+
+
+class HeadTail:
+    """The first and the last bytes of a stream, in memory bounded by `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = max(1, limit // 2)
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.dropped = 0
+
+    def add(self, content: bytes) -> None:
+        room = self._half - len(self._head)
+        if room > 0:
+            self._head += content[:room]
+            content = content[room:]
+        if content:
+            self._tail += content
+            # Trimmed at twice the size, so that a long stream is copied once and not quadratically.
+            if len(self._tail) > 2 * self._half:
+                self._trim()
+
+    def _trim(self) -> None:
+        excess = len(self._tail) - self._half
+        if excess > 0:
+            del self._tail[:excess]
+            self.dropped += excess
+
+    def text(self) -> str:
+        self._trim()
+        head = self._head.decode("utf-8", "replace")
+        if not self.dropped:
+            return (self._head + self._tail).decode("utf-8", "replace")
+        tail = self._tail.decode("utf-8", "replace")
+        return f"{head}\n[... {self.dropped} bytes cut ...]\n{tail}"
+
+
+class PersistentShell:
+    """One conversation with bash. Not thread-safe: a sandbox has one owner."""
+
+    def __init__(self, host: ShellHost, *, setup: str, workdir: str, max_output_bytes: int) -> None:
+        self._host = host
+        self._setup = setup
+        self._quoted_cwd = shlex.quote(workdir)
+        self._max_output_bytes = max_output_bytes
+        self._channel: Channel | None = None
+        self._shell_pid = 0
+        self._last_pid = 0
+        self._needs_setup = True
+        self._started_before = False
+        self._died: int | None = None
+
+    def run(self, command: str, *, timeout_s: float) -> ExecResult:
+        """The command has ended or was killed, and the shell is ready for the next one."""
+        started = time.monotonic()
+        if "\0" in command:
+            return ExecResult(output="bash: a command cannot hold a NUL byte\n", exit_code=2,
+                              seconds=0.0)
+        self._ready()
+        nonce, line = _command_line(command)
+        output = HeadTail(self._max_output_bytes)
+        deadline = time.monotonic() + timeout_s
+        self._send(line)
+        end = self._read_until(nonce, output, deadline)
+        timed_out = end is None and self._channel is not None
+        if timed_out:
+            end = self._stop(nonce, output)
+        exit_code, note = self._settle(end, timed_out)
+        text = output.text()
+        if note:
+            text += ("" if not text or text.endswith("\n") else "\n") + note + "\n"
+        return ExecResult(
+            output=text,
+            exit_code=None if timed_out else exit_code,
+            seconds=time.monotonic() - started,
+            timed_out=timed_out,
+            dropped_bytes=output.dropped,
+        )
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _ready(self) -> None:
+        """A shell is open, set up, and in the working directory of the last one."""
+        if self._channel is None:
+            self._channel = self._host.open_shell()
+            self._send(b"exec 200<&0 201>&1 >/dev/null 2>&1\n")
+            self._needs_setup = True
+        if self._needs_setup:
+            # The working directory may be gone, and that is no failure of the infrastructure.
+            cd = f"cd -- {self._quoted_cwd} 2>/dev/null || cd /"
+            nonce, line = _command_line(f"{self._setup}\nCONTEXTRL_SETUP=$?; {cd}; "
+                                        "(exit $CONTEXTRL_SETUP)")
+            self._send(line)
+            output = HeadTail(4096)
+            end = self._read_until(nonce, output, time.monotonic() + OPEN_TIMEOUT_S)
+            # Only the first time: later, a setup that fails is something the agent broke.
+            failed = end is not None and end.exit_code != 0 and not self._started_before
+            if end is None or failed:
+                self.close()
+                reason = " ".join(output.text().split()) or f"no answer in {OPEN_TIMEOUT_S:g} s"
+                raise SandboxError(f"the sandbox's shell did not start: {reason}")
+            self._note(end)
+            self._needs_setup, self._started_before = end.how != "ok", True
+
+    def _send(self, content: bytes) -> None:
+        assert self._channel is not None
+        self._channel.send(content)
+
+    def _read_until(self, nonce: bytes, output: HeadTail, deadline: float) -> _End | None:
+        """The end marker; None when the deadline passed or the shell died (then it is closed)."""
+        assert self._channel is not None
+        carry = b""
+        while True:
+            left = deadline - time.monotonic()
+            chunk = self._channel.receive(max(0.0, min(left, IDLE_POLL_S)))
+            if chunk == b"" or (chunk is None and self._channel.exit_code() is not None):
+                output.add(carry)
+                self._died = self._channel.exit_code()
+                self.close()
+                return None
+            if chunk:
+                carry += chunk
+                at = carry.find(nonce)
+                if at >= 0:
+                    output.add(carry[:at])
+                    return self._read_marker(carry[at + len(nonce) :])
+                keep = len(nonce) - 1
+                output.add(carry[:-keep])
+                carry = carry[-keep:]
+            if time.monotonic() >= deadline:
+                output.add(carry)
+                return None
+
+    def _read_marker(self, rest: bytes) -> _End:
+        assert self._channel is not None
+        deadline = time.monotonic() + 10.0
+        while b"\n" not in rest and len(rest) < MAX_MARKER_BYTES:
+            chunk = self._channel.receive(1.0)
+            if chunk == b"" or time.monotonic() > deadline:
+                raise SandboxError("the sandbox's shell broke off inside an end marker")
+            rest += chunk or b""
+        how, exit_code, last_pid, shell_pid, cwd = (
+            rest.split(b"\n", 1)[0].decode("utf-8", "surrogateescape").strip().split(" ", 4)
+        )
+        return _End(how=how, exit_code=int(exit_code), last_pid=int(last_pid or 0),
+                    shell_pid=int(shell_pid), quoted_cwd=cwd)
+
+    def _stop(self, nonce: bytes, output: HeadTail) -> _End | None:
+        """The command is dead: killed alone, else its shell replaced, else all processes killed."""
+        try:
+            for signal in ("", "USR1"):
+                self._host.kill(shell_pid=self._shell_pid, last_pid=self._last_pid, signal=signal)
+                if self._channel is None:
+                    return None
+                end = self._read_until(nonce, output, time.monotonic() + KILL_GRACE_S)
+                if end is not None or self._channel is None:
+                    return end
+            self._host.kill(shell_pid=self._shell_pid, last_pid=self._last_pid, signal="KILL")
+        except SandboxError:
+            self._host.revive()
+        self._died = 137
+        self.close()
+        return None
+
+    def _settle(self, end: _End | None, timed_out: bool) -> tuple[int | None, str]:
+        """Remember the state the command left; the exit code and what to say about the shell."""
+        if end is None:
+            died = self._died
+            return (
+                died if died is not None and 0 <= died < 128 else None,
+                "[the shell ended; a new one keeps the working directory, not the variables]",
+            )
+        self._note(end)
+        if end.how == "ok":
+            return end.exit_code, ""
+        self._needs_setup = True
+        return end.exit_code, (
+            "[the shell ended; a new one keeps the working directory and exported variables]"
+        )
+
+    def _note(self, end: _End) -> None:
+        self._shell_pid, self._last_pid = end.shell_pid, end.last_pid
+        self._quoted_cwd = end.quoted_cwd
+
+
+def _command_line(command: str) -> tuple[bytes, bytes]:
+    """The nonce, and a line of script that evals the command and prints the nonce at its end.
+
+    The line spells the nonce in two halves, so that echoing the line does not print the nonce. The
+    traps replace the shell in place: fds 200 and 201 are its own ends of the channel.
+    """
+    first, second = secrets.token_hex(8), secrets.token_hex(8)
+
+    def end(how: str) -> str:
+        return (
+            'CONTEXTRL_STATUS=$?; IFS=" " builtin read -r _ _ _ _ CONTEXTRL_PID </proc/loadavg; '
+            f'builtin printf "%s%s {how} %d %d %d %q\\n" {first} {second} '
+            '"$CONTEXTRL_STATUS" "$CONTEXTRL_PID" "$$" "$PWD" >&201; '
+            "builtin unset CONTEXTRL_STATUS CONTEXTRL_PID"
+        )
+
+    again = f"builtin exec -a bash /proc/$$/exe {' '.join(BASH[1:])} <&200 >/dev/null 2>&1"
+    line = (
+        f"builtin trap '{end('exit')}; {again}' EXIT; builtin trap '{end('killed')}; {again}' USR1; "
+        f"builtin eval {shlex.quote(command)} </dev/null >&201 2>&1; {end('ok')}; "
+        "builtin trap - EXIT USR1\n"
+    )
+    return f"{first}{second}".encode(), line.encode("utf-8", "surrogateescape")
+

@@ -1,0 +1,142 @@
+"""Fit two contexts into a token budget by leaving lines out, the decisive ones never.
+
+What both sides share goes first: it cannot tell them apart. Then what stands only on one side. In
+both rounds the lines farthest from a decisive line go first, on both sides alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from contextrl.pairs.errors import PromptBudgetError
+from contextrl.pairs.normal import normal
+
+CountTokens = Callable[[str], int]
+
+KEEP_AROUND = 2
+"""Lines kept on each side of a decisive line."""
+_MAX_ROUNDS = 64
+_SPARE = 1.05
+"""Leave out this much more than the estimate says: left-out notes cost tokens too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One message of a context, by lines."""
+
+    header: str
+    lines: tuple[str, ...]
+    decisive: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, header: str, text: str, decisive: frozenset[str]) -> Block:
+        wanted = [form for form in map(normal, decisive) if form]
+        lines = tuple(text.strip("\n").split("\n"))
+        forms = map(normal, lines)
+        return cls(header, lines, tuple(any(form in each for form in wanted) for each in forms))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    side: int
+    block: int
+    number: int
+    chars: int
+    shared: bool
+    distance: int
+    """Lines to the nearest decisive one of its side; larger than the side when there is none."""
+
+
+def trim(
+    first: list[Block],
+    second: list[Block],
+    assemble: Callable[[list[str], list[str]], str],
+    count_tokens: CountTokens,
+    max_tokens: int,
+) -> str:
+    """The assembled prompt, of at most `max_tokens`.
+
+    Raises:
+        PromptBudgetError: what must stay is longer than that.
+    """
+    sides = (first, second)
+    prompt = assemble(_kept(first, 0, set()), _kept(second, 1, set()))
+    tokens = count_tokens(prompt)
+    if tokens <= max_tokens:
+        return prompt
+    candidates = _candidates(sides)
+    left_out: set[tuple[int, int, int]] = set()
+    for _ in range(_MAX_ROUNDS):
+        if tokens <= max_tokens:
+            return prompt
+        if not candidates:
+            break
+        chars = int((tokens - max_tokens) * _SPARE * len(prompt) / tokens) + 1
+        while candidates and chars > 0:
+            line = candidates.pop()
+            left_out.add((line.side, line.block, line.number))
+            chars -= line.chars
+        prompt = assemble(_kept(first, 0, left_out), _kept(second, 1, left_out))
+        tokens = count_tokens(prompt)
+    if tokens > max_tokens:
+        raise PromptBudgetError(
+            f"expected at most {max_tokens} tokens, found {tokens} with only the decisive lines "
+            "left; raise the budget or drop the pair"
+        )
+    return prompt
+
+
+def _candidates(sides: tuple[list[Block], list[Block]]) -> list[_Line]:
+    """Lines that may go, the first to go LAST in the list."""
+    forms = [{normal(line) for block in side for line in block.lines} for side in sides]
+    shared = forms[0] & forms[1]
+    lines = []
+    for number, side in enumerate(sides):
+        for (block, at), distance in _distances(side).items():
+            if distance > KEEP_AROUND:
+                text = side[block].lines[at]
+                lines.append(
+                    _Line(number, block, at, len(text) + 1, normal(text) in shared, distance)
+                )
+    return sorted(lines, key=lambda line: (line.shared, line.distance, line.side, -line.block))
+
+
+def _distances(side: list[Block]) -> dict[tuple[int, int], int]:
+    """How far each line of a context is from a decisive one, counted through the whole context."""
+    places = [(block, at) for block, content in enumerate(side) for at in range(len(content.lines))]
+    far = len(places) + KEEP_AROUND + 1
+    distances = [far] * len(places)
+    for sweep in (range(len(places)), reversed(range(len(places)))):
+        since = far
+        for index in sweep:
+            block, at = places[index]
+            since = 0 if side[block].decisive[at] else min(since + 1, far)
+            distances[index] = min(distances[index], since)
+    return dict(zip(places, distances, strict=True))
+
+
+def _kept(side: list[Block], number: int, left_out: set[tuple[int, int, int]]) -> list[str]:
+    """The lines to show; each run of missing ones is one note, a block with none left is gone."""
+    shown: list[str] = []
+    missing = 0
+    for block, content in enumerate(side):
+        header_due = True
+        for at, line in enumerate(content.lines):
+            if (number, block, at) in left_out:
+                missing += 1
+                continue
+            if missing:
+                shown.append(_note(missing))
+                missing = 0
+            if header_due:
+                shown.append(content.header)
+                header_due = False
+            shown.append(line)
+    if missing:
+        shown.append(_note(missing))
+    return shown
+
+
+def _note(missing: int) -> str:
+    return f"[{missing} lines left out]"

@@ -1,0 +1,147 @@
+"""A rendered pair -> token ids through the model's own chat template, and the letters to compare.
+
+No torch and no transformers here: any object with a tokenizer's four methods will do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from contextrl.pairs.errors import OptionTokenError, PairsError
+from contextrl.pairs.masking import MASK
+from contextrl.pairs.types import RenderedPair
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that is used here."""
+
+    chat_template: Any
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OptionTokens:
+    """Ids that stand for each letter at the scored position; the likelier of each is compared."""
+
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """A prompt ready for a forward pass. The scored position is the LAST of `token_ids`."""
+
+    pair_id: str
+    token_ids: tuple[int, ...]
+    correct_ids: tuple[int, ...]
+    other_ids: tuple[int, ...]
+
+
+def option_token_ids(tokenizer: Tokenizer, prefill: str = "") -> OptionTokens:
+    """Bare letters at the start of a reply; after a prefill also the letters with a space.
+
+    This follows the release: bare for Qwen ("" prefill), " A"/"A" for Klear's sentence.
+
+    Raises:
+        OptionTokenError: a letter is not exactly one known token, or both are the same.
+    """
+    spaced = prefill != "" and not prefill[-1].isspace()
+    forms = ("{}", " {}") if spaced else ("{}",)
+    options = OptionTokens(
+        a=tuple(_single(tokenizer, form.format("A")) for form in forms),
+        b=tuple(_single(tokenizer, form.format("B")) for form in forms),
+    )
+    if set(options.a) & set(options.b):
+        raise OptionTokenError(
+            f"expected different tokens for A and B, found {options.a} and {options.b}; "
+            "use a tokenizer whose vocabulary holds both letters"
+        )
+    return options
+
+
+def encode(rendered: RenderedPair, tokenizer: Tokenizer) -> EncodedPair:
+    """One user message, the generation prompt without thinking, the prefill; nothing after it.
+
+    Text of a context can never become a control token: `<|im_end|>` inside an observation is
+    written `< |im_end|>`.
+
+    Raises:
+        OptionTokenError: see `option_token_ids`.
+        PairsError: the tokenizer has no chat template, or a control token got through.
+    """
+    options = option_token_ids(tokenizer, rendered.prefill)
+    token_ids = _encode_prompt(rendered.prompt, rendered.prefill, tokenizer)
+    correct, other = (options.a, options.b) if rendered.correct == "A" else (options.b, options.a)
+    return EncodedPair(rendered.pair_id, tuple(token_ids), correct, other)
+
+
+def token_counter(tokenizer: Tokenizer) -> Callable[[str], int]:
+    """What `render(count_tokens=...)` wants: tokens of a text once it stands in the template."""
+    control = _control_tokens(tokenizer)
+    return lambda text: len(_framed(_defused(text, control), "", tokenizer))
+
+
+def _encode_prompt(prompt: str, prefill: str, tokenizer: Tokenizer) -> list[int]:
+    control = _control_tokens(tokenizer)
+    token_ids = _framed(_defused(prompt, control), prefill, tokenizer)
+    expected = _count(_framed("x", prefill, tokenizer), control)
+    found = _count(token_ids, control)
+    if found != expected:
+        raise PairsError(
+            f"expected {expected} control tokens in the prompt, found {found}: the pair's text "
+            "holds one that could not be defused; drop the pair"
+        )
+    return token_ids
+
+
+def _framed(prompt: str, prefill: str, tokenizer: Tokenizer) -> list[int]:
+    if not tokenizer.chat_template:
+        raise PairsError(
+            "expected a tokenizer with a chat template, found none; use the model's chat version"
+        )
+    arguments: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+    if "enable_thinking" in str(tokenizer.chat_template):
+        arguments["enable_thinking"] = False
+    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **arguments)
+    return list(tokenizer.encode(text + prefill, add_special_tokens=False))
+
+
+def _control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Added tokens that look like markup. Runs of spaces, which some vocabularies add, do not."""
+    return {
+        text: token_id
+        for text, token_id in tokenizer.get_added_vocab().items()
+        if len(text) > 1 and text != MASK and not text[0].isalnum() and not text[0].isspace()
+    }
+
+
+def _defused(text: str, control: dict[str, int]) -> str:
+    if not control:
+        return text
+    longest_first = sorted(control, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    return pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _count(token_ids: list[int], control: dict[str, int]) -> int:
+    ids = set(control.values())
+    return sum(token_id in ids for token_id in token_ids)
+
+
+def _single(tokenizer: Tokenizer, letter: str) -> int:
+    token_ids = tokenizer.encode(letter, add_special_tokens=False)
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if len(token_ids) != 1 or token_ids[0] == unknown:
+        raise OptionTokenError(
+            f"expected the option letter {letter!r} to be one known token, found {token_ids}; "
+            "use another prefill or another tokenizer"
+        )
+    return token_ids[0]

@@ -1,0 +1,227 @@
+"""Make the patch unreadable in a run, and prove that it is.
+
+Three passes over each message. The text of edit commands goes (edits.py), whole diffs go, and then
+every place where an added line of the run's own patches can still be read: an editor's echo, a
+later view of the edited file, a closing summary. Views, test output, errors and reasoning stay.
+
+What this cannot see: a fix told in words, or by less than a whole line of it. Lines under
+`normal.MIN_DISTINCTIVE` characters (`else:`, `pass`, `i += 1`) are only looked for in a patch that
+adds nothing longer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from contextrl.agents.types import Message
+from contextrl.pairs.diffs import patch_lines, touched_files
+from contextrl.pairs.edits import command_spans, edit_spans
+from contextrl.pairs.errors import LeakError, PatchError
+from contextrl.pairs.normal import NormalText, Span, is_distinctive, merge, normal, replace
+
+MASK = "<PATCH_MASKED>"
+
+MAX_ADDED_LINES = 2000
+"""Each is searched for in every message: this bounds the work per character of text."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]?")
+_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_DIFF_HEADERS = (
+    "diff --git ", "index ", "--- ", "+++ ", "new file mode", "deleted file mode", "old mode",
+    "new mode", "similarity index", "rename ", "copy ", "Binary files ",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _AddedLine:
+    text: str
+    hosts: tuple[str, ...]
+    """Removed or context lines that contain it. Where they stand it gives nothing away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The added lines by which a patch is known."""
+
+    lines: tuple[_AddedLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRun:
+    messages: tuple[Message, ...]
+    masks: int
+    """Places that were replaced."""
+    first_edit: int
+    """Index of the first reply with an edit command; `len(messages)` when none was seen."""
+
+    @property
+    def observed_before_editing(self) -> str:
+        """The world as the run found it."""
+        return _observed(self.messages[: self.first_edit])
+
+    @property
+    def observed(self) -> str:
+        return _observed(self.messages)
+
+
+def fingerprint(*patches: str) -> Fingerprint:
+    """Distinctive added lines that the patch did not merely move.
+
+    Raises:
+        PatchError: a patch does not parse or adds too many lines.
+    """
+    added: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    for patch in patches:
+        lines = patch_lines(patch)
+        added.update((normal(line), line) for line in lines.added)
+        kept.update((normal(line), line) for line in (*lines.removed, *lines.context))
+    for form in ("", *kept):
+        added.pop(form, None)
+    if len(added) > MAX_ADDED_LINES:
+        raise PatchError(f"expected at most {MAX_ADDED_LINES} added lines, found {len(added)}")
+    telling = {form: line for form, line in added.items() if is_distinctive(line)} or added
+    everything = "\n".join(kept)
+    return Fingerprint(
+        tuple(
+            _AddedLine(
+                line,
+                tuple(host for other, host in kept.items() if form in other)
+                if form in everything
+                else (),
+            )
+            for form, line in telling.items()
+        )
+    )
+
+
+def readable(mark: Fingerprint, text: NormalText) -> list[Span]:
+    """Where an added line stands in `text` outside the lines that were there before the patch."""
+    spans: list[Span] = []
+    for line in mark.lines:
+        hits = list(text.find(line.text))
+        if hits and line.hosts:
+            hosts = merge(span for host in line.hosts for span in text.find(host))
+            hits = _outside(hits, hosts)
+        spans += hits
+    return spans
+
+
+def mask_run(messages: Sequence[Message], patches: Iterable[str]) -> MaskedRun:
+    """The run with the text of `patches` (its submission, its reference fix) replaced by `MASK`.
+
+    Raises:
+        PatchError: a patch does not parse.
+    """
+    patches = [patch for patch in patches if patch.strip()]
+    mark = fingerprint(*patches)
+    files = sorted({file for patch in patches for file in touched_files(patch)})
+    masked, count, first_edit = [], 0, len(messages)
+    for index, message in enumerate(messages):
+        spans = readable(mark, NormalText(message.content))
+        if message.role == "assistant":
+            edits = _edits(message.content, files)
+            if edits:
+                first_edit = min(first_edit, index)
+            spans += edits
+        spans = _bridged(message.content, [*spans, *diff_spans(message.content)])
+        count += len(spans)
+        content = replace(message.content, spans, MASK) if spans else message.content
+        masked.append(Message(role=message.role, content=content))
+    return MaskedRun(tuple(masked), count, first_edit)
+
+
+def leaked_line(mark: Fingerprint, text: NormalText, known: NormalText | None = None) -> str | None:
+    """The first added line that can be read in `text` and does not stand in `known`."""
+    for line in mark.lines:
+        if readable(Fingerprint((line,)), text) and not (known and line.text in known):
+            return line.text
+    return None
+
+
+def assert_no_leak(answer: str, messages: Sequence[Message], *, known: str = "") -> None:
+    """No distinctive added line of the answer patch can be read in `messages`.
+
+    `known` is text of the start state: a line that stands there was in the repository before any
+    agent touched it. A confounding run of another bug in the same function shows such lines.
+
+    Raises:
+        LeakError: names the message and the line.
+        PatchError: the answer does not parse.
+    """
+    mark = fingerprint(answer)
+    start_state = NormalText(known)
+    for index, message in enumerate(messages):
+        line = leaked_line(mark, NormalText(message.content), start_state)
+        if line is not None:
+            raise LeakError(
+                f"expected a masked context, found {line.strip()[:80]!r} of the answer in message "
+                f"{index} ({message.role}); drop the pair"
+            )
+
+
+def diff_spans(text: str) -> list[Span]:
+    """Unified diffs in `text`, headers and hunks: their hashes and numbers name a patch as well."""
+    spans: list[Span] = []
+    at, left = 0, [0, 0]
+    in_diff = False
+    for raw in text.split("\n"):
+        line = _COLOUR.sub("", raw)
+        end = at + len(raw) + 1
+        start = at
+        hunk = _HUNK.match(line)
+        if hunk is not None:
+            left = [int(hunk[1] or 1), int(hunk[2] or 1)]
+            in_diff = True
+        elif max(left) > 0 and (not line or line[0] in " +-\\"):
+            left[0] -= not line or line[0] in " -"
+            left[1] -= not line or line[0] in " +"
+        else:
+            left = [0, 0]
+            begins = line.find("diff --git ")
+            if begins >= 0:
+                in_diff, start = True, at + raw.find("diff --git ")
+            else:
+                in_diff = line.startswith(_DIFF_HEADERS if in_diff else ("--- a/", "+++ b/"))
+        if in_diff:
+            spans.append((start, min(end, len(text))))
+        at = end
+    return spans
+
+
+def _edits(reply: str, files: Sequence[str]) -> list[Span]:
+    return [
+        (start + first, start + last)
+        for start, end in command_spans(reply)
+        for first, last in edit_spans(reply[start:end], files)
+    ]
+
+
+def _bridged(text: str, spans: Iterable[Span]) -> list[Span]:
+    """Merged; neighbours with only white space between them become one, ends are tightened."""
+    joined: list[Span] = []
+    for start, end in merge(spans):
+        while end > start and text[end - 1] in "\r\n":
+            end -= 1
+        if joined and not text[joined[-1][1] : start].strip():
+            joined[-1] = (joined[-1][0], end)
+        elif end > start:
+            joined.append((start, end))
+    return joined
+
+
+def _outside(spans: list[Span], hosts: list[Span]) -> list[Span]:
+    """Spans that lie inside no host. Both sorted; hosts merged."""
+    found, at = [], 0
+    for start, end in spans:
+        while at < len(hosts) and hosts[at][1] < end:
+            at += 1
+        if at == len(hosts) or not hosts[at][0] <= start:
+            found.append((start, end))
+    return found
+
+
+def _observed(messages: Sequence[Message]) -> str:
+    return "\n".join(message.content for message in messages if message.role != "assistant")

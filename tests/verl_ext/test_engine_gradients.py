@@ -1,0 +1,64 @@
+"""The combined step's gradients, through veRL's FSDP2 engine, against plain autograd."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contextrl.verl_ext.register import environment
+
+CHECK = Path(__file__).with_name("gradient_check.py")
+
+
+def check(model, *, ranks, device="cpu", **options):
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={ranks}", str(CHECK), str(model), f"--device={device}", *flags]
+    env = {**os.environ, **environment(cpu=device == "cpu"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_combined_gradients_equal_plain_autograd(random_model, ranks):
+    found = check(random_model, ranks=ranks)
+
+    assert found["relative_error"] <= 1e-5
+    assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
+    for key, value in found["expected"].items():
+        assert found["metrics"][key] == pytest.approx([value], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_gradients_are_the_same_when_the_norms_are_not_measured(random_model):
+    found = check(random_model, ranks=2, measure=0, micro_batch=2)
+
+    assert found["relative_error"] <= 1e-5
+    assert "ca/grad_norm" not in found["metrics"]
+
+
+@pytest.mark.slow
+def test_without_weight_the_margins_are_measured_and_the_gradients_are_grpos_alone(random_model):
+    found = check(random_model, ranks=1, lam=0.0)
+
+    assert found["relative_error"] <= 1e-5
+    assert set(found["metrics"]) == {
+        "ca/loss",
+        "ca/accuracy",
+        "ca/margin",
+        "ca/stuck_frac",
+        "ca/saturated_frac",
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_combined_gradients_equal_plain_autograd_on_a_gpu(random_model):
+    assert check(random_model, ranks=1, device="cuda")["relative_error"] <= 1e-5

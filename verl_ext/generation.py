@@ -1,0 +1,331 @@
+"""Continuous batching for a transformers model: many conversations, one forward pass per token.
+
+Veterans of vLLM will know the shape. Every conversation owns a row of one preallocated key/value
+cache; a request that continues its conversation re-uses the row and only its new tokens are
+prefilled. While at least half of the rows in reach are busy, idle ones (their sandbox is at work) ride
+along masked, because for a small model that is cheaper than copying the cache to close the gap.
+
+Shape letters: R cache rows, H key/value heads, L cache length, D head size, T new tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+logger = logging.getLogger(__name__)
+
+PREFILLS_PER_TURN = 4
+"""Prefills admitted between two decode steps, so that a burst of long prompts cannot stall the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    max_new_tokens: int
+    temperature: float = 1.0
+    """0 is greedy; log-probabilities are then those of the unscaled distribution."""
+    stop_token_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    token_ids: list[int]
+    logprobs: list[float]
+    """Under the sampling distribution, natural log."""
+    finished: bool
+    """Ended by a stop token rather than by `max_new_tokens`."""
+
+
+@dataclass(slots=True)
+class _Request:
+    session_id: str
+    prompt_ids: list[int]
+    params: SamplingParams
+    future: Future[Completion]
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class RowCache(Cache):  # type: ignore[misc]
+    """One key/value tensor per layer, addressed by rows. The engine sets the window before a forward."""
+
+    def __init__(self, model: Any, rows: int, length: int) -> None:
+        config = model.config.get_text_config()
+        heads = config.num_key_value_heads
+        size = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        shape = (rows, heads, length, size)
+        parameter = next(model.parameters())
+        self.keys = [
+            torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
+            for _ in range(config.num_hidden_layers)
+        ]
+        self.values = [torch.zeros_like(key) for key in self.keys]
+        self.rows: slice | Tensor = slice(0, 0)
+        self.starts_R = torch.zeros(0, dtype=torch.long)
+        self.visible = 0
+
+    def window(self, rows: slice | Tensor, starts_R: Tensor, new_tokens: int) -> None:
+        """The next forward writes `new_tokens` per row of `rows`, beginning at `starts_R`."""
+        self.rows, self.starts_R = rows, starts_R
+        self.visible = int(starts_R.max()) + new_tokens
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write [R, H, T, D] into the window; return all that is visible of its rows, [R, H, L, D].
+
+        A slice of rows returns views; scattered rows are gathered, which copies.
+        """
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        new_tokens = key_states.shape[2]
+        if new_tokens == 1:
+            row_R = (
+                torch.arange(self.rows.start, self.rows.stop, device=keys.device)
+                if isinstance(self.rows, slice)
+                else self.rows
+            )
+            keys[row_R, :, self.starts_R] = key_states[:, :, 0]
+            values[row_R, :, self.starts_R] = value_states[:, :, 0]
+        else:  # a prefill: one row
+            start = int(self.starts_R[0])
+            keys[self.rows, :, start : start + new_tokens] = key_states
+            values[self.rows, :, start : start + new_tokens] = value_states
+        return keys[self.rows, :, : self.visible], values[self.rows, :, : self.visible]
+
+    def get_seq_length(self, layer_idx: int = 0, *_: Any) -> int:
+        return self.visible
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+
+class GenerationEngine:
+    """Serve `generate` to any number of threads from one model. Close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        max_rows: int = 64,
+        max_length: int = 2048,
+        seed: int = 0,
+    ) -> None:
+        self.model = model.eval()
+        self.max_length = max_length
+        self.cache = RowCache(self.model, max_rows, max_length)
+        self._held: list[list[int]] = [[] for _ in range(max_rows)]
+        """Token ids whose keys and values each row holds."""
+        self._row_of: OrderedDict[str, int] = OrderedDict()
+        """Session to row, least recently used first."""
+        self._free = list(reversed(range(max_rows)))
+        self._active: dict[int, _Request] = {}
+        self._waiting: queue.SimpleQueue[_Request | Callable[[], None] | None] = queue.SimpleQueue()
+        self._postponed: list[_Request] = []
+        self._rng = torch.Generator().manual_seed(seed)
+        self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, prompt_ids: Sequence[int], params: SamplingParams, *, session_id: str
+    ) -> Future[Completion]:
+        """Queue one reply. The future fails with `ValueError` if it cannot fit the cache."""
+        future: Future[Completion] = Future()
+        total = len(prompt_ids) + params.max_new_tokens
+        if not prompt_ids or params.max_new_tokens < 1 or total > self.max_length:
+            future.set_exception(
+                ValueError(
+                    f"expected a prompt and at least one new token within {self.max_length} tokens, "
+                    f"got {len(prompt_ids)} + {params.max_new_tokens}"
+                )
+            )
+            return future
+        self._waiting.put(_Request(session_id, list(prompt_ids), params, future))
+        return future
+
+    def generate(
+        self, prompt_ids: Sequence[int], params: SamplingParams, *, session_id: str
+    ) -> Completion:
+        """`submit` and wait."""
+        return self.submit(prompt_ids, params, session_id=session_id).result()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run `function` between two forward passes, e.g. to load weights; then forget every cache."""
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                function()
+                for row in range(len(self._held)):
+                    if row not in self._active:
+                        self._held[row] = []
+                done.set_result(None)
+            except Exception as error:
+                done.set_exception(error)
+
+        self._waiting.put(run)
+        done.result()
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> GenerationEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Below runs on the engine's own thread only.
+
+    @torch.no_grad()
+    def _run(self) -> None:
+        while True:
+            try:
+                if not self._admit():
+                    break
+                if self._active:
+                    self._decode()
+            except Exception as error:
+                logger.exception("generation failed; its requests fail with it")
+                self._fail(error)
+        self._fail(RuntimeError("the generation engine was closed"))
+
+    def _admit(self) -> bool:
+        """Take in what waits; sleep when there is nothing to do. False once closed."""
+        budget = PREFILLS_PER_TURN
+        while budget:
+            request: _Request | Callable[[], None] | None
+            if self._postponed:
+                request = self._postponed.pop(0)
+            else:
+                try:
+                    request = self._waiting.get(block=not self._active)
+                except queue.Empty:
+                    return True
+            if request is None:
+                return False
+            if not isinstance(request, _Request):
+                request()
+                continue
+            row = self._row_for(request)
+            if row is None:
+                self._postponed.insert(0, request)
+                return True
+            self._prefill(row, request)
+            budget -= 1
+        return True
+
+    def _row_for(self, request: _Request) -> int | None:
+        """The session's row, a free one, or the least recently used idle one; None if all are busy."""
+        row = self._row_of.get(request.session_id)
+        if row is not None and row in self._active:
+            return None  # two requests of one session: the second waits for the first
+        if row is None:
+            if self._free:
+                row = self._free.pop()
+            else:
+                idle = next((s for s, r in self._row_of.items() if r not in self._active), None)
+                if idle is None:
+                    return None
+                row = self._row_of.pop(idle)
+                self._held[row] = []
+            self._row_of[request.session_id] = row
+        self._row_of.move_to_end(request.session_id)
+        return row
+
+    def _prefill(self, row: int, request: _Request) -> None:
+        held = self._held[row]
+        shared = _common_prefix(held, request.prompt_ids)
+        shared = min(shared, len(request.prompt_ids) - 1)  # the last token must yield logits
+        new_ids = request.prompt_ids[shared:]
+        n_new, device = len(new_ids), self.cache.keys[0].device
+        self._active[row] = request
+        self.cache.window(slice(row, row + 1), torch.tensor([shared]), n_new)
+        position_T = torch.arange(shared, shared + n_new, device=device)
+        key_L = torch.arange(shared + n_new, device=device)
+        mask = (key_L[None, :] <= position_T[:, None])[None, None]  # [1, 1, T, L]
+        out = self.model(
+            input_ids=torch.tensor([new_ids], device=device),
+            position_ids=position_T[None],
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._held[row] = list(request.prompt_ids)
+        self._sample([row], out.logits[:, -1])
+
+    def _decode(self) -> None:
+        """One token for every active row."""
+        active = sorted(self._active)
+        top = active[-1] + 1
+        dense = top <= 2 * len(active)
+        rows = list(range(top)) if dense else active
+        for row in rows:  # a full idle row gives up its last slot for the masked token to land in
+            del self._held[row][self.max_length - 1 :]
+        device = self.cache.keys[0].device
+        start_R = torch.tensor([len(self._held[row]) for row in rows], device=device)
+        ids_R = torch.tensor(
+            [self._active[row].token_ids[-1] if row in self._active else 0 for row in rows],
+            device=device,
+        )
+        window = slice(0, top) if dense else torch.tensor(rows, device=device)
+        self.cache.window(window, start_R, 1)
+        key_L = torch.arange(self.cache.visible, device=device)
+        mask = (key_L[None, :] <= start_R[:, None])[:, None, None]  # [R, 1, 1, L]
+        out = self.model(
+            input_ids=ids_R[:, None],
+            position_ids=start_R[:, None],
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        for row in active:
+            self._held[row].append(self._active[row].token_ids[-1])
+        self._sample(active, out.logits[active if dense else slice(None), -1])
+
+    def _sample(self, rows: list[int], logits_R_V: Tensor) -> None:
+        logits_R_V = logits_R_V.float()
+        temperature_R = torch.tensor(
+            [self._active[row].params.temperature or 1.0 for row in rows], device=logits_R_V.device
+        )
+        logp_R_V = torch.log_softmax(logits_R_V / temperature_R[:, None], dim=-1)
+        sampled_R = torch.multinomial(logp_R_V.exp().cpu(), 1, generator=self._rng)[:, 0]
+        greedy_R = logp_R_V.argmax(dim=-1)
+        for i, row in enumerate(rows):
+            request = self._active[row]
+            token = int(greedy_R[i] if request.params.temperature == 0 else sampled_R[i])
+            request.token_ids.append(token)
+            request.logprobs.append(float(logp_R_V[i, token]))
+            stopped = token in request.params.stop_token_ids
+            if stopped or len(request.token_ids) >= request.params.max_new_tokens:
+                del self._active[row]
+                request.future.set_result(
+                    Completion(request.token_ids, request.logprobs, finished=stopped)
+                )
+
+    def _fail(self, error: Exception) -> None:
+        for row in list(self._active):
+            self._held[row] = []
+            self._active.pop(row).future.set_exception(error)
+        for request in self._postponed:
+            request.future.set_exception(error)
+        self._postponed = []
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    n = min(len(left), len(right))
+    return next((i for i in range(n) if left[i] != right[i]), n)

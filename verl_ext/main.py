@@ -1,0 +1,45 @@
+"""The trainer's process: a resolved configuration in, a trained policy out.
+
+`python -m contextrl.verl_ext.main RUN_DIR` reads `RUN_DIR/config.yaml`. The environment of
+`register.environment` must be set before this module is imported, because `verl` reads it on import.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+import verl.trainer.main_ppo as main_ppo
+from omegaconf import OmegaConf
+from verl.trainer.main_ppo import run_ppo
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+
+from contextrl.verl_ext import register
+
+
+class ContextAwareTaskRunner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):  # type: ignore[misc]
+    """veRL's task runner, in an actor that knows our trainer."""
+
+    def run(self, config: Any) -> None:
+        register.register_trainer()
+        super().run(config)
+
+
+def train(config_path: Path) -> None:
+    config = OmegaConf.load(config_path)
+    validate_config(
+        config=config,
+        use_reference_policy=need_reference_policy(config),
+        use_critic=need_critic(config),
+    )
+    try:
+        run_ppo(config, task_runner_class=ray.remote(ContextAwareTaskRunner))
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]) / "config.yaml")

@@ -1,0 +1,172 @@
+"""veRL's rollout server on plain transformers: what a machine without GPUs samples from.
+
+Registered under the name `hf`. One Ray actor holds a `GenerationEngine`; the trainer's ranks push full
+weights to it through Ray's object store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import ray
+import torch
+from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
+from verl.workers.rollout.utils import ensure_async_iterator
+
+from contextrl.verl_ext.errors import ModelError
+from contextrl.verl_ext.generation import GenerationEngine, SamplingParams
+
+NAME = "hf"
+
+
+class HFServer:
+    """The actor behind one replica. Method names are veRL's server protocol."""
+
+    def __init__(self, model_path: str, config: Any, replica_rank: int) -> None:
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        model = AutoModelForCausalLM.from_pretrained(
+            model_path, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        self.config = config
+        self.global_steps: int | None = None
+        self.end_ids = _end_ids(model)
+        self.engine = GenerationEngine(
+            model,
+            max_rows=config.max_num_seqs,
+            max_length=config.max_model_len,
+            seed=config.seed + replica_rank,
+        )
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        request_id: str,
+        **_: Any,
+    ) -> TokenOutput:
+        """One reply. Images are refused: this server is for text."""
+        params = SamplingParams(
+            max_new_tokens=sampling_params.get("max_tokens") or self.config.response_length,
+            temperature=sampling_params.get("temperature", 1.0),
+            stop_token_ids=self.end_ids | frozenset(sampling_params.get("stop_token_ids") or ()),
+        )
+        future = self.engine.submit(prompt_ids, params, session_id=request_id)
+        completion = await asyncio.wrap_future(future)
+        return TokenOutput(
+            token_ids=completion.token_ids,
+            log_probs=completion.logprobs,
+            stop_reason="completed",
+            extra_fields={"global_steps": self.global_steps},
+        )
+
+    async def load_weights(
+        self, weights: dict[str, torch.Tensor], global_steps: int | None = None
+    ) -> None:
+        """Replace all weights between two tokens. Raises `ModelError` on a name mismatch."""
+        await asyncio.to_thread(self.engine.call, lambda: self._load(weights))
+        self.global_steps = global_steps
+
+    def _load(self, weights: dict[str, torch.Tensor]) -> None:
+        model = self.engine.model
+        tied = set(getattr(model, "_tied_weights_keys", None) or ())
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if name not in tied]
+        if missing or unexpected:
+            raise ModelError(
+                f"weight sync expected the server's own parameter names, got {len(missing)} missing "
+                f"and {len(unexpected)} unknown, e.g. {[*missing, *unexpected][0]}"
+            )
+
+    # What veRL asks of a GPU server around training; nothing to give back on a CPU.
+    async def wake_up(self, *_: Any, **__: Any) -> None: ...
+
+    async def sleep(self, *_: Any, **__: Any) -> None: ...
+
+    async def clear_kv_cache(self) -> None: ...
+
+    async def release_kv_cache(self) -> None: ...
+
+    async def resume_kv_cache(self) -> None: ...
+
+    async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:
+        return {"aborted_count": 0, "request_ids": []}
+
+    async def resume_generation(self) -> None: ...
+
+    async def start_profile(self, **_: Any) -> None: ...
+
+    async def stop_profile(self) -> None: ...
+
+
+class HFReplica(RolloutReplica):  # type: ignore[misc]
+    async def launch_servers(self) -> None:
+        name = _server_name(self.replica_rank, self.name_suffix)
+        server = (
+            ray.remote(HFServer)
+            .options(name=name, num_cpus=0, max_concurrency=1024)
+            .remote(self.model_config.path, self.config, self.replica_rank)
+        )
+        self.servers = [server]
+        self._server_handle = server
+        self._server_address = name
+        await server.clear_kv_cache.remote()
+
+
+class HFServerAdapter(BaseRollout):  # type: ignore[misc]
+    """Lives in each trainer rank; the first rank of a replica pushes the weights to its server."""
+
+    def __init__(
+        self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1
+    ) -> None:
+        super().__init__(config, model_config, device_mesh)
+        per_replica = (
+            self.config.tensor_model_parallel_size
+            * self.config.data_parallel_size
+            * self.config.pipeline_model_parallel_size
+        )
+        rank = int(os.environ["RANK"])
+        self.replica_rank = rank // per_replica if replica_rank == -1 else replica_rank
+        self.is_leader = rank % per_replica == 0
+
+    async def resume(self, tags: list[str]) -> None: ...
+
+    async def release(self) -> None: ...
+
+    @torch.no_grad()
+    async def update_weights(
+        self,
+        weights: Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]],
+        global_steps: int | None = None,
+        **_: Any,
+    ) -> None:
+        """Every rank consumes the iterator: unsharding a parameter is a collective."""
+        full: dict[str, torch.Tensor] = {}
+        async for name, tensor in ensure_async_iterator(weights):
+            if self.is_leader:
+                full[name] = tensor.detach().to("cpu", torch.float32).clone()
+        if self.is_leader:
+            server = ray.get_actor(_server_name(self.replica_rank))
+            await server.load_weights.remote(full, global_steps)
+
+
+def _server_name(replica_rank: int, suffix: str = "") -> str:
+    return f"contextrl_{NAME}_server_{replica_rank}{suffix}"
+
+
+def _end_ids(model: Any) -> frozenset[int]:
+    """End tokens as `generate` would use them: generation config first, then model config."""
+    for config in (getattr(model, "generation_config", None), model.config):
+        ids = getattr(config, "eos_token_id", None)
+        if ids is not None:
+            return frozenset([ids] if isinstance(ids, int) else ids)
+    raise ModelError("expected an eos_token_id in the model's configuration, found none; set one")
+
+
+RolloutReplicaRegistry.register(NAME, lambda: HFReplica)
+_ROLLOUT_REGISTRY[(NAME, "async")] = f"{__name__}.HFServerAdapter"

@@ -1,0 +1,77 @@
+"""Score pairs with a local Hugging Face model: what `contextrl probe --model PATH` runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from contextrl.pairs.render import EncodedPair
+from contextrl.verl_ext.ca_loss import option_margin
+from contextrl.verl_ext.collate import collate
+from contextrl.verl_ext.errors import ModelError
+
+
+def load_tokenizer(path: str) -> Any:
+    """Raises `ModelError` when the folder has no tokenizer, or one without a chat template."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"expected a tokenizer in {path}, found none that loads; save one there with "
+            "tokenizer.save_pretrained"
+        ) from error
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"expected a chat template in the tokenizer of {path}, found none; use a chat model"
+        )
+    return tokenizer
+
+
+def load_model(path: str, dtype: torch.dtype | str) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"expected a causal language model in {path}, found none that loads: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+class HFPairScorer:
+    """`PairScorer` on one device. Pairs of like length share a forward pass."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 16) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(cls, path: str, *, batch_size: int = 16) -> HFPairScorer:
+        """Float32 on a CPU, bfloat16 on a GPU. Raises `ModelError`."""
+        tokenizer = load_tokenizer(path)
+        on_gpu = torch.cuda.is_available()
+        model = load_model(path, torch.bfloat16 if on_gpu else torch.float32)
+        return cls(model.to("cuda" if on_gpu else "cpu"), tokenizer, batch_size=batch_size)
+
+    @torch.no_grad()
+    def margins(self, pairs: Sequence[EncodedPair]) -> list[float]:
+        by_length = sorted(range(len(pairs)), key=lambda i: len(pairs[i].token_ids))
+        margins = [0.0] * len(pairs)
+        for start in range(0, len(by_length), self.batch_size):
+            rows = by_length[start : start + self.batch_size]
+            batch = collate([pairs[i] for i in rows]).to(self.model.device)
+            ids_B_T = batch.input_ids.to_padded_tensor(0)
+            last_B = batch.input_ids.offsets().diff() - 1
+            attention = torch.arange(ids_B_T.shape[1], device=ids_B_T.device) <= last_B[:, None]
+            hidden_B_T_H = self.model.base_model(
+                input_ids=ids_B_T, attention_mask=attention.long(), use_cache=False
+            ).last_hidden_state
+            row_B = torch.arange(len(rows), device=ids_B_T.device)
+            logits_B_V = self.model.get_output_embeddings()(hidden_B_T_H[row_B, last_B])
+            scored = option_margin(logits_B_V.float(), batch.correct_B_O, batch.other_B_O)
+            for row, margin in zip(rows, scored.tolist(), strict=True):
+                margins[row] = margin
+        return margins

@@ -1,0 +1,216 @@
+"""Our two configuration blocks, parsed once into frozen dataclasses: `ca:` and `job:`.
+
+`ca:` is the loss, read by the engine. `job:` is what surrounds a training: tasks, episodes, warm-up,
+mining. Everything else in a preset is veRL's own and means what veRL's documentation says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from contextrl.agents.types import Limits
+from contextrl.verl_ext.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Reuse(StrEnum):
+    """Which pairs an optimizer step sees; the release's two recipes differ in it."""
+
+    FRESH = "fresh"
+    """New pairs at every optimizer step, cycling through the set (agentic recipe)."""
+    PER_ROLLOUT = "per-rollout"
+    """One draw per rollout batch, seen again at each of its optimizer steps (multimodal recipe)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CAConfig:
+    """Values of `ca:`. Sources for the defaults: the release's agentic recipe."""
+
+    lam: float = 0.005
+    """Weight of the CA loss. 0 still measures the margins of the drawn pairs, without a gradient."""
+    clip: float = 5.0
+    pairs: str | None = None
+    """Pair file or folder to train on; null trains plain GRPO."""
+    held_out: str | None = None
+    """Pair file or folder for the probe at every validation; null for none."""
+    pairs_per_step: int = 8
+    """Over all ranks, per optimizer step."""
+    micro_batch_size: int = 1
+    """Pairs per forward pass and rank."""
+    reuse: Reuse = Reuse.FRESH
+    seed: int = 0
+    style: str = "released"
+    """Name of the prompt style in `contextrl.pairs.render`."""
+    prefill: str | None = None
+    """Overrides what the style puts before the letter; null keeps the style's own."""
+    max_prompt_tokens: int = 32768
+    """Longer prompts are trimmed where both contexts agree, or left out."""
+    grad_norm_every: int = 1
+    """Optimizer steps between measurements of the two gradient norms apart; 0 for never.
+
+    A measurement keeps one extra sharded copy of the gradients alive for the step.
+    """
+
+    def __post_init__(self) -> None:
+        _require(self.lam >= 0, f"ca.lam must be >= 0, got {self.lam}")
+        _require(self.clip > 0, f"ca.clip must be > 0, got {self.clip}")
+        for name in ("pairs_per_step", "micro_batch_size", "max_prompt_tokens"):
+            value = getattr(self, name)
+            _require(value >= 1, f"ca.{name} must be >= 1, got {value}")
+        _require(
+            self.grad_norm_every >= 0,
+            f"ca.grad_norm_every must be >= 0, got {self.grad_norm_every}",
+        )
+
+    @classmethod
+    def from_mapping(cls, block: Mapping[str, Any]) -> CAConfig:
+        return parse_block(cls, block, "ca")
+
+    def check_ranks(self, dp_size: int) -> None:
+        """Every rank must run the same number of CA micro-batches, or FSDP's collectives hang."""
+        unit = dp_size * self.micro_batch_size
+        _require(
+            self.pairs_per_step % unit == 0,
+            f"ca.pairs_per_step must be a multiple of data-parallel ranks x ca.micro_batch_size = "
+            f"{dp_size} x {self.micro_batch_size}, got {self.pairs_per_step}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    """Limits of one sandbox and how many run at once, per agent-loop worker."""
+
+    concurrency: int = 16
+    memory_mb: int = 2048
+    cpus: float = 1.0
+    pids: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskConfig:
+    """Where tasks come from: a package to mutate, or files of dataset rows."""
+
+    package: str | None = None
+    """A package known to `contextrl tasks build`; its splits replace the two fields below."""
+    train: str | None = None
+    """Task or dataset file (JSONL or parquet)."""
+    validate: dict[str, str] = field(default_factory=dict)
+    """Split name to file."""
+    n_train: int = 240
+    n_heldout_functions: int = 64
+    n_heldout_mutants: int = 64
+    validate_limit: int | None = None
+    """At most this many tasks per validation split, the first ones in file order."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmupConfig:
+    """The tiny policy and its SFT. Unused when `actor_rollout_ref.model.path` is a real model."""
+
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    vocab_size: int = 2048
+    steps: int = 500
+    batch_size: int = 48
+    learning_rate: float = 3e-3
+    selection_frac: float = 0.5
+    """Share of the SFT sequences that are in the selection format."""
+    max_runs: int = 1600
+    """Scripted runs to learn from."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiningConfig:
+    """Pairs from the run's own episodes."""
+
+    samples: int = 1
+    """Episodes per task."""
+    max_train: int = 1000
+    max_held_out: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """Values of `job:`."""
+
+    run_dir: str = ""
+    """Set by the job for each run."""
+    cache_dir: str = ""
+    needs_gpu: bool = False
+    prompts: str = "swe"
+    """Prompt set of `contextrl.agents.prompting`."""
+    enable_thinking: bool | None = None
+    """Passed to the chat template; null leaves the template's default."""
+    grade_unsubmitted: bool = True
+    poll_interval_s: float = 2.0
+    """Between looks at veRL's replay buffer: the floor of a step's time."""
+    limits: Limits = field(default_factory=Limits)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    tasks: TaskConfig = field(default_factory=TaskConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    mining: MiningConfig = field(default_factory=MiningConfig)
+
+    @classmethod
+    def from_mapping(cls, block: Mapping[str, Any]) -> JobConfig:
+        return parse_block(cls, block, "job")
+
+
+def parse_block(cls: type[T], block: Mapping[str, Any], where: str) -> T:
+    """A frozen dataclass from a mapping: nested ones too, unknown keys and wrong types named."""
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in block.items():
+        name = f"{where}.{key}"
+        _require(key in known, f"unknown key {name}; known: {', '.join(sorted(known))}")
+        hint = hints[str(key)]
+        if dataclasses.is_dataclass(hint):
+            _require(isinstance(value, Mapping), f"{name} must be a block, got {value!r}")
+            values[str(key)] = parse_block(typing.cast(type[Any], hint), value, name)
+        elif isinstance(hint, type) and issubclass(hint, StrEnum):
+            choices = [str(choice) for choice in hint]
+            _require(value in choices, f"{name} must be one of {choices}, got {value!r}")
+            values[str(key)] = hint(value)
+        else:
+            values[str(key)] = _scalar(hint, value, name)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _scalar(hint: Any, value: Any, name: str) -> Any:
+    allowed = set(typing.get_args(hint)) or {typing.get_origin(hint) or hint}
+    if typing.get_origin(hint) is dict:
+        _require(isinstance(value, Mapping), f"{name} must be a mapping, got {value!r}")
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        return float(value)
+    if isinstance(value, str) and float in allowed:  # YAML 1.1 reads 5e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    kinds = tuple(kind for kind in allowed if isinstance(kind, type))
+    bool_for_int = isinstance(value, bool) and bool not in allowed
+    expected = " or ".join(sorted("null" if k is type(None) else k.__name__ for k in kinds))
+    _require(
+        isinstance(value, kinds) and not bool_for_int, f"{name} must be {expected}, got {value!r}"
+    )
+    return value
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,53 @@
+"""Scripted runs and pairs -> weighted token sequences for the warm-up.
+
+Token ids come from the codec that the rollout itself uses, so what the policy is warmed up on is, id
+for id, what it will meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contextrl.agents.codec import ChatCodec
+from contextrl.agents.types import Trajectory
+from contextrl.pairs.render import EncodedPair
+
+CONTEXT_WEIGHT = 0.3
+"""Of tokens the policy only reads: learning to predict observations helps it to use them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSequence:
+    token_ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    """Loss weight of predicting each token; that of the first is unused."""
+
+
+def from_run(trajectory: Trajectory, codec: ChatCodec) -> SFTSequence:
+    """A whole episode: full weight on the agent's replies, a little on what it read."""
+    n_prompt = len(trajectory.messages) - sum(
+        1 + bool(step.observation) for step in trajectory.steps
+    )
+    prompt = codec.prompt_ids(trajectory.messages[:n_prompt])
+    token_ids, weights = list(prompt), [CONTEXT_WEIGHT] * len(prompt)
+    for step in trajectory.steps:
+        reply = codec.reply_ids(step.text)
+        token_ids += reply
+        weights += [1.0] * len(reply)
+        if step.observation:
+            seen = codec.observation_ids(step.observation, ended=True)
+            token_ids += seen
+            weights += [CONTEXT_WEIGHT] * len(seen)
+    return SFTSequence(tuple(token_ids), tuple(weights))
+
+
+def from_pair(pair: EncodedPair, end_id: int) -> SFTSequence:
+    """A two-option prompt and its letter; only the letter and the end token are learned."""
+    token_ids = (*pair.token_ids, pair.correct_ids[0], end_id)
+    return SFTSequence(token_ids, (*[0.0] * len(pair.token_ids), 1.0, 1.0))
+
+
+def within(sequences: Sequence[SFTSequence], max_tokens: int) -> list[SFTSequence]:
+    """Those that fit the context; the rest cannot occur in a rollout either."""
+    return [sequence for sequence in sequences if len(sequence.token_ids) <= max_tokens]

@@ -1,0 +1,90 @@
+"""The tiny policy: a Qwen3 of about a million parameters and a tokenizer trained on one package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from contextrl.pairs.masking import MASK
+from contextrl.verl_ext.settings import WarmupConfig
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML, as Qwen's models use it, without their thinking blocks."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: any text encodes. Digits stay single, so line numbers are spelled out."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # Words that must cost one token: the mask stands in every pair.
+    tokenizer.train_from_iterator([*texts, *[MASK] * 200], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(
+    config: WarmupConfig, tokenizer: PreTrainedTokenizerFast, *, max_context_tokens: int
+) -> Qwen3ForCausalLM:
+    """Randomly initialised from `config.seed`; embeddings tied, as in the small Qwen3 models."""
+    torch.manual_seed(config.seed)
+    end_id = tokenizer.convert_tokens_to_ids(END)
+    pad_id = tokenizer.convert_tokens_to_ids(PAD)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=3 * config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            head_dim=config.hidden_size // config.heads,
+            max_position_embeddings=max_context_tokens,
+            rope_theta=1e6,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=end_id,
+            pad_token_id=pad_id,
+        )
+    )
+    model.generation_config = GenerationConfig(eos_token_id=end_id, pad_token_id=pad_id)
+    return model
+
+
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Hugging Face layout: `AutoModelForCausalLM.from_pretrained(folder)` loads it."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,136 @@
+"""veRL's synchronous PPO trainer with three additions: pairs per step, the probe, a metrics file.
+
+One training step is veRL's own (rollout, old log-probabilities, advantages, update, weight sync). We
+attach a `CARequest` to the update, run the pair probe at every validation, and append every step's
+metrics to `metrics.jsonl` in the run folder, which survives a resume.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import ray
+from verl.single_controller.ray import ResourcePoolManager
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.device import get_device_name
+
+from contextrl.verl_ext.settings import CAConfig, JobConfig
+from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
+from contextrl.verl_ext.errors import ConfigError, EmptyBatchError
+from contextrl.verl_ext.probing import WorkerGroupScorer, probe_held_out
+from contextrl.verl_ext.worker import ContextAwareWorker
+
+logger = logging.getLogger(__name__)
+
+TRAINER_MODE = "contextrl_sync"
+
+
+class CPUResourcePoolManager(ResourcePoolManager):  # type: ignore[misc]
+    """veRL counts only Ray's GPU and NPU resources."""
+
+    def _check_resource_available(self) -> None:
+        needed = self.get_n_gpus()
+        found = ray.available_resources().get("CPU", 0)
+        if found < needed:
+            raise ConfigError(
+                f"expected {needed} free CPUs in the Ray cluster for the trainer's ranks, found "
+                f"{found:g}; lower trainer.n_gpus_per_node or raise ray_kwargs.ray_init.num_cpus"
+            )
+
+
+@register_trainer(TRAINER_MODE)
+class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
+    # veRL branches on `trainer_mode == "sync"`; any other name silently gets the asynchronous replay
+    # buffer. Ours is synchronous under a name of its own.
+    trainer_mode = property(lambda self: "sync", lambda self, value: None)
+
+    def __init__(self, config: Any) -> None:
+        self.ca = CAConfig.from_mapping(config.ca)
+        self.job = JobConfig.from_mapping(config.job)
+        super().__init__(config)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.job.poll_interval_s
+        return buffer
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        if get_device_name() == "cpu":
+            self.resource_pool_manager.__class__ = CPUResourcePoolManager
+        for role in (Role.ActorRollout, Role.ActorRolloutRef, Role.Actor):
+            if role in self.role_worker_mapping:
+                self.role_worker_mapping[role] = ray.remote(ContextAwareWorker)
+
+    def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(batch) == 0:
+            raise EmptyBatchError(
+                f"step {self.global_steps}: expected at least one usable episode, found none; every "
+                f"one was excluded for infrastructure failures, see {self.job.run_dir}/episodes"
+            )
+        return super()._balance_batch(batch, *args, **kwargs)
+
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        if self.ca.pairs is not None:
+            batch.extra_info[REQUEST_KEY] = CARequest(
+                config=self.ca,
+                train_step=self.global_steps - 1,
+                updates_per_step=self._updates_per_step(),
+            )
+        try:
+            output = super()._update_actor(batch, metrics)
+        finally:
+            batch.extra_info.pop(REQUEST_KEY, None)
+        for key in [key for key in metrics if key.startswith("actor/ca/")]:
+            metrics[key.removeprefix("actor/")] = metrics.pop(key)
+        return output
+
+    def _updates_per_step(self) -> int:
+        actor = self.config.actor_rollout_ref.actor
+        batches = self.config.data.train_batch_size // actor.ppo_mini_batch_size
+        return max(1, batches) * int(actor.ppo_epochs)
+
+    def _validate(self) -> dict[str, float]:
+        metrics: dict[str, float] = super()._validate()
+        if self.ca.held_out is not None:
+            scorer = WorkerGroupScorer(self.actor_rollout_wg, self.ca.micro_batch_size)
+            report = probe_held_out(self.ca, self.tokenizer, scorer)
+            path = self._run_dir / "probe" / f"step-{self.global_steps}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(report.model_dump_json(indent=1), encoding="utf-8")
+            metrics |= {
+                "probe/accuracy": report.accuracy,
+                "probe/said_a": report.said_a,
+                "probe/margin": report.mean_margin,
+            }
+        self._log_metrics("validate", metrics)
+        return metrics
+
+    def _compute_metrics(
+        self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        super()._compute_metrics(batch, metrics, *args, **kwargs)
+        self._log_metrics("train", metrics)
+
+    @property
+    def _run_dir(self) -> Path:
+        return Path(self.job.run_dir)
+
+    def _log_metrics(self, kind: str, metrics: dict[str, Any]) -> None:
+        numbers = {key: float(value) for key, value in metrics.items() if _is_number(value)}
+        line = json.dumps({"kind": kind, "step": self.global_steps, "metrics": numbers})
+        with (self._run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str)

@@ -1,0 +1,44 @@
+"""veRL's worker with the CA engine inside, plus one verb: score pairs for the probe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch.distributed as dist
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from contextrl.pairs.render import EncodedPair
+from contextrl.verl_ext import engine  # noqa: F401  registers the engine in this process
+from contextrl.verl_ext.register import register_rollout
+
+register_rollout()
+
+
+class ContextAwareTrainingWorker(TrainingWorker):  # type: ignore[misc]
+    """Named so that it shows in Ray's dashboard; the engine carries the difference."""
+
+
+class ContextAwareWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+    actor_worker_cls = ContextAwareTrainingWorker
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        if get_device_name() == "cpu" and not dist.is_initialized():
+            # veRL would build the backend string "cpu:gloo,cpu:gloo" and fail on the duplicate;
+            # it skips initialisation when a group exists.
+            dist.init_process_group(
+                "cpu:gloo",
+                rank=int(os.environ["RANK"]),
+                world_size=int(os.environ["WORLD_SIZE"]),
+                init_method=os.environ.get("DIST_INIT_METHOD"),
+            )
+        super().init_model()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def ca_margins(self, pairs: Sequence[EncodedPair], micro_batch_size: int) -> list[float]:
+        """log p(correct) - log p(other) of every pair, in order; the same list on every rank."""
+        with self.actor.engine.eval_mode():
+            return self.actor.engine.ca_margins(pairs, micro_batch_size=micro_batch_size)
