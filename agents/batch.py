@@ -130,6 +130,7 @@ def _work(
         except EpisodeCancelledError:
             return
         except RunStoreError as error:
+            cancel.set()  # what the others play could not be stored either
             ended.put(_Ended(request, fatal=error))
         except Exception:
             if cancel.is_set():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import threading
 import time
@@ -22,7 +21,7 @@ from contextrl.agents.errors import (
 from contextrl.agents.parsing import parse_command
 from contextrl.agents.prompting import PromptSet
 from contextrl.agents.types import Limits, Policy, PolicySession, StopReason, Trajectory
-from contextrl.envs.errors import EngineUnavailableError, SandboxError, TaskSetupError
+from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError, TaskSetupError
 from contextrl.envs.types import Grader, Sandbox, SandboxProvider, Task
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def play(
     `PolicyError` when one of the two partners fails.
     """
     deadline = time.monotonic() + limits.wall_clock_s
-    for turn in itertools.count(1):
+    while True:
         if cancel is not None and cancel.is_set():
             raise EpisodeCancelledError(record.task.task_id)
         if time.monotonic() >= deadline:
@@ -77,19 +76,23 @@ def play(
             if time_left_s <= 0:
                 record.add_step(reply, command)
                 return Stop(StopReason.WALL_CLOCK, "the last command was not run")
-            with record.timing("sandbox"):
-                result = sandbox.exec(command, timeout_s=min(limits.command_timeout_s, time_left_s))
+            timeout_s = min(limits.command_timeout_s, time_left_s)
+            try:
+                with record.timing("sandbox"):
+                    result = sandbox.exec(command, timeout_s=timeout_s)
+            except SandboxError:
+                record.add_step(reply, command)
+                raise
             observation = prompts.render_observation(result, max_chars=limits.max_observation_chars)
             record.add_step(reply, command, observation, result)
 
         if record.format_errors_in_a_row >= limits.max_format_errors:
             return Stop(StopReason.MAX_FORMAT_ERRORS)
-        if turn >= limits.max_turns:
+        if len(record.steps) >= limits.max_turns:
             return Stop(StopReason.MAX_TURNS)
         if not session.observe(observation):
             return Stop(StopReason.CONTEXT, "no room for the observation and one reply token")
         record.shown += 1
-    raise AssertionError("unreachable")
 
 
 def rollout(
@@ -125,7 +128,10 @@ def rollout(
         record.session = session
         with record.timing("start"):
             sandbox = retry_infrastructure(
-                lambda: provider.start(task), what=f"start {task.task_id}", delays_s=retry_delays_s
+                lambda: provider.start(task),
+                what=f"start {task.task_id}",
+                delays_s=retry_delays_s,
+                cancel=cancel,
             )
     except (SandboxError, PromptTooLongError) as error:
         return record.freeze(Stop(StopReason.SETUP_ERROR, _one_line(error)))
@@ -144,11 +150,16 @@ def rollout(
 
     gradable = stop.reason is StopReason.SUBMITTED or grade_unsubmitted
     if grader is not None and gradable and not stop.reason.excluded:
-        _grade(grader, record, retry_delays_s)
+        _grade(grader, record, retry_delays_s, cancel)
     return record.freeze(stop)
 
 
-def _grade(grader: Grader, record: EpisodeRecord, retry_delays_s: Sequence[float]) -> None:
+def _grade(
+    grader: Grader,
+    record: EpisodeRecord,
+    retry_delays_s: Sequence[float],
+    cancel: threading.Event | None,
+) -> None:
     """Set the record's reward, or its grading error."""
     try:
         with record.timing("grading"):
@@ -156,22 +167,29 @@ def _grade(grader: Grader, record: EpisodeRecord, retry_delays_s: Sequence[float
                 lambda: grader.grade(record.task, record.submission),
                 what=f"grade {record.task.task_id}",
                 delays_s=retry_delays_s,
+                cancel=cancel,
             )
     except SandboxError as error:
         record.grading_error = _one_line(error)
 
 
 def retry_infrastructure(
-    attempt: Callable[[], T], *, what: str, delays_s: Sequence[float] = RETRY_DELAYS_S
+    attempt: Callable[[], T],
+    *,
+    what: str,
+    delays_s: Sequence[float] = RETRY_DELAYS_S,
+    cancel: threading.Event | None = None,
 ) -> T:
     """The result of `attempt`, tried again after each delay while it raises `SandboxError`.
 
-    What another try cannot mend is raised at once: no engine, or a task whose start state fails.
+    What another try cannot mend is raised at once: no engine, no image, or a task whose start
+    state cannot be made. Raises `EpisodeCancelledError` instead of waiting once `cancel` is set.
     """
+    wait = threading.Event().wait if cancel is None else cancel.wait
     for number, delay_s in enumerate(delays_s, start=1):
         try:
             return attempt()
-        except (EngineUnavailableError, TaskSetupError):
+        except (EngineUnavailableError, ImageError, TaskSetupError):
             raise
         except SandboxError as error:
             logger.warning(
@@ -182,7 +200,8 @@ def retry_infrastructure(
                 delay_s,
                 _one_line(error),
             )
-            time.sleep(delay_s)
+            if wait(delay_s):
+                raise EpisodeCancelledError(what) from error
     return attempt()
 
 

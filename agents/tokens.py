@@ -20,9 +20,9 @@ from contextrl.agents.types import Generation, Message, TokenRecord
 class ServedTokens:
     """One reply of a server."""
 
-    token_ids: tuple[int, ...]
+    token_ids: Sequence[int]
     """At least one; includes the stop token when there was one."""
-    logprobs: tuple[float, ...]
+    logprobs: Sequence[float]
     """Under the sampling distribution, natural log; one per token."""
     finished: bool | None = None
     """Ended by a stop token rather than by `max_new_tokens`. None when the server does not say:
@@ -115,8 +115,8 @@ class TokenSession:
             finished = n_tokens < budget or reply.token_ids[-1] == self._codec.end_id
         return Generation(
             text=self._codec.reply_text(reply.token_ids, finished=finished),
-            token_ids=reply.token_ids,
-            logprobs=reply.logprobs,
+            token_ids=tuple(reply.token_ids),
+            logprobs=tuple(reply.logprobs),
             truncated=not finished,
         )
 

@@ -46,7 +46,9 @@ def owner_alive(label: str) -> bool:
     return not birth or _birth(int(pid)) == birth
 
 
-def reap(client: DockerClient, *, run: str | None = None, everything: bool = False) -> list[Removed]:
+def reap(
+    client: DockerClient, *, run: str | None = None, everything: bool = False
+) -> list[Removed]:
     """No container is left whose owner on this host died or whose deadline passed.
 
     `run`: all containers of that run, whoever owns them. `everything`: all of ours, live ones too.
@@ -71,8 +73,12 @@ def reap(client: DockerClient, *, run: str | None = None, everything: bool = Fal
                 logger.log(logging.INFO if is_conflict else logging.WARNING, "%s", error)
             continue
         removed.append(
-            Removed(container=container["Id"][:12], image=str(container.get("Image", "")),
-                    run=labels.get(LABEL_RUN, ""), reason=reason)
+            Removed(
+                container=container["Id"][:12],
+                image=str(container.get("Image", "")),
+                run=labels.get(LABEL_RUN, ""),
+                reason=reason,
+            )
         )
     return removed
 
@@ -94,5 +100,3 @@ def _birth(pid: int) -> str:
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[19]
-
-

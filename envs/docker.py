@@ -18,6 +18,7 @@ import tarfile
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -71,7 +72,9 @@ class SandboxLimits:
 class _Container:
     """A running container without a task: what the warm pool holds. Implements `ShellHost`."""
 
-    def __init__(self, client: DockerClient, image: str, limits: SandboxLimits, run_id: str) -> None:
+    def __init__(
+        self, client: DockerClient, image: str, limits: SandboxLimits, run_id: str
+    ) -> None:
         self._client = client
         self._api = client.api
         self._limits = limits
@@ -149,7 +152,17 @@ class _Container:
             self._api.restart(self.id, timeout=0)
 
     def run(self, script: str, *, max_bytes: int, timeout_s: float) -> tuple[int, bytes, bytes]:
-        """Exit code, stdout (cut at one byte over `max_bytes`) and stderr of a fresh bash."""
+        """Exit code, stdout (cut at one byte over `max_bytes`) and stderr of a fresh bash.
+
+        Where the agent left no process to fork, all of its processes are killed first.
+        """
+        result = self._run_once(script, max_bytes, timeout_s)
+        if result[0] != 0 and b"Resource temporarily unavailable" in result[2]:
+            self.revive()
+            result = self._run_once(script, max_bytes, timeout_s)
+        return result
+
+    def _run_once(self, script: str, max_bytes: int, timeout_s: float) -> tuple[int, bytes, bytes]:
         channel = self.channel(["bash", "--noprofile", "--norc", "-c", script])
         streams = {1: bytearray(), 2: bytearray()}
         deadline = time.monotonic() + timeout_s
@@ -190,8 +203,9 @@ class _Container:
 class DockerSandbox:
     """One task in one container. Close it, or use it as a context manager."""
 
-    def __init__(self, client: DockerClient, container: _Container, task: Task,
-                 limits: SandboxLimits) -> None:
+    def __init__(
+        self, client: DockerClient, container: _Container, task: Task, limits: SandboxLimits
+    ) -> None:
         """The sandbox is in the task's start state. The container is ours from here on."""
         self.sandbox_id = container.id[:12]
         self.task = task
@@ -199,8 +213,12 @@ class DockerSandbox:
         self._container = container
         self._limits = limits
         self._closed = False
-        self._shell = PersistentShell(container, setup=task.shell_setup, workdir=task.workdir,
-                                      max_output_bytes=limits.max_output_bytes)
+        self._shell = PersistentShell(
+            container,
+            setup=task.shell_setup,
+            workdir=task.workdir,
+            max_output_bytes=limits.max_output_bytes,
+        )
         try:
             self.start_commit = self._set_up()
         except BaseException:
@@ -267,7 +285,8 @@ class DockerSandbox:
         # `cat` as the sandbox's user, who then owns the file and cannot write what he may not.
         code, _, stderr = self._container.run(
             f"mkdir -p -- {folder} && cat /tmp/{scratch} > {file}",
-            max_bytes=4096, timeout_s=60.0,
+            max_bytes=4096,
+            timeout_s=60.0,
         )
         if code != 0:
             raise PermissionError(f"{path}: {' '.join(stderr.decode(errors='replace').split())}")
@@ -283,7 +302,9 @@ class DockerSandbox:
             )
             if code != 0:
                 reason = " ".join(stderr.decode(errors="replace").split())[:200]
-                logger.warning("%s: no diff, the repository is broken: %s", self.task.task_id, reason)
+                logger.warning(
+                    "%s: no diff, the repository is broken: %s", self.task.task_id, reason
+                )
                 return ""
             if len(stdout) > self._limits.max_diff_bytes:
                 logger.warning("%s: diff cut at %d bytes", self.task.task_id, len(stdout))
@@ -332,7 +353,7 @@ class DockerProvider:
         self._warm: dict[str, deque[_Container]] = defaultdict(deque)
         self._live: set[DockerSandbox] = set()
         self._closed = False
-        atexit.register(self.close)
+        atexit.register(self._close_one_by_one)
 
     def start(self, task: Task) -> DockerSandbox:
         container = self._take(task.image) or self._container(task.image)
@@ -354,16 +375,25 @@ class DockerProvider:
 
     def close(self) -> None:
         """Removes also what was left by a thread that never closed its sandbox."""
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_one_by_one)
+        closers = self._closers()
+        if closers:
+            with ThreadPoolExecutor(max_workers=8) as pool:
+                list(pool.map(lambda closer: closer(), closers))
+
+    def _close_one_by_one(self) -> None:
+        """As `close`, for the interpreter's exit, when no thread can be started any more."""
+        for closer in self._closers():
+            closer()
+
+    def _closers(self) -> list[Callable[[], None]]:
+        """The provider is closed; calling these removes all it had."""
         with self._lock:
             self._closed = True
             live, self._live = self._live, set()
             warm = [container for pool in self._warm.values() for container in pool]
             self._warm.clear()
-        closers = [sandbox.close for sandbox in live] + [container.remove for container in warm]
-        if closers:
-            with ThreadPoolExecutor(max_workers=8) as pool:
-                list(pool.map(lambda closer: closer(), closers))
+        return [*(sandbox.close for sandbox in live), *(container.remove for container in warm)]
 
     def __enter__(self) -> Self:
         return self

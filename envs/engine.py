@@ -20,8 +20,6 @@ ENGINE_TIMEOUT_S = 180.0
 """For one request: starting many containers at once on a busy machine is slow, not broken."""
 CONNECTION_POOL = 128
 
-Client = "DockerClient"
-
 
 def connect(*, timeout_s: float = ENGINE_TIMEOUT_S) -> DockerClient:
     """A client whose engine answered. Raises `EngineUnavailableError`."""
@@ -52,7 +50,9 @@ def engine_boundary(what: str) -> Iterator[None]:
     except ImageNotFound as error:
         raise ImageError(f"{what}: {_reason(error)}") from error
     except requests.exceptions.ConnectionError as error:
-        raise EngineUnavailableError(f"{what}: the Docker engine is gone: {_reason(error)}") from error
+        raise EngineUnavailableError(
+            f"{what}: the Docker engine is gone: {_reason(error)}"
+        ) from error
     except (DockerException, requests.exceptions.RequestException, OSError) as error:
         raise SandboxError(f"{what}: {_reason(error)}") from error
 
@@ -79,7 +79,11 @@ class ExecChannel:
         self._client = client
         with engine_boundary(f"exec in container {container_id[:12]}"):
             self._exec_id: str = client.api.exec_create(
-                container_id, command, stdin=True, user=user, environment=environment,
+                container_id,
+                command,
+                stdin=True,
+                user=user,
+                environment=environment,
                 workdir=workdir,
             )["Id"]
             # The response owns the connection: it has to outlive the socket.
@@ -89,8 +93,9 @@ class ExecChannel:
         self._ended = False
 
     def send(self, content: bytes) -> None:
-        with engine_boundary("writing to a sandbox"):
-            self._socket.settimeout(60.0)
+        """A process that is gone is no error here: `receive` tells."""
+        self._socket.settimeout(60.0)
+        with engine_boundary("writing to a sandbox"), contextlib.suppress(ConnectionError):
             self._socket.sendall(content)
 
     def receive(self, timeout_s: float) -> bytes | None:
@@ -110,10 +115,10 @@ class ExecChannel:
                     if payload:
                         return stream, payload
                     continue
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            self._socket.settimeout(max(0.0, deadline - time.monotonic()))
             try:
                 chunk = self._socket.recv(256 * 1024)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 return None
             except ConnectionError:
                 chunk = b""

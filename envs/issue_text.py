@@ -26,6 +26,7 @@ def issue_text(mutant: Mutant, test: str, crash: str) -> str:
 def _clean(crash: str) -> str:
     line = crash.encode("ascii", "replace").decode().strip()
     line = re.sub(r"\s+at 0x[0-9a-fA-F]+", "", line)
+    line = re.sub(r"(?<=\.\.\.)x?[0-9a-fA-F]+(?=>)", "", line)  # pytest cuts long names short
     line = re.sub(r"\s*\(?\bline \d+\)?", "", line)
     line = line.removeprefix("AssertionError: ") if "AssertionError: assert " in line else line
     line = re.sub(r"\s+", " ", line)

@@ -188,32 +188,34 @@ def _edits(function: ast.FunctionDef, source: Source) -> Iterator[tuple[str, Edi
 
 def _walk(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, Scope]]:
     """The function's nodes with the names they see; decorators and annotations left out."""
-    stack: list[tuple[ast.AST, frozenset[str]]] = [(function, frozenset())]
+    stack: list[tuple[ast.AST, Scope]] = [(function, {})]
     while stack:
-        node, names = stack.pop()
+        node, scope = stack.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            names |= _own_names(node)
-        yield node, tuple(sorted(names))
+            scope = {**scope, **_own_names(node)}
+        yield node, scope
         children: list[ast.AST] = list(ast.iter_child_nodes(node))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             defaults = [*node.args.defaults, *(each for each in node.args.kw_defaults if each)]
             children = [*defaults, *node.body]
-        stack.extend((child, names) for child in reversed(children))
+        stack.extend((child, scope) for child in reversed(children))
 
 
-def _own_names(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
-    """Parameters and assigned names, not those of nested functions and comprehensions."""
+def _own_names(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> Scope:
+    """Parameters and assigned names, not those of nested functions and comprehensions.
+
+    Parameters count as bound one line above the `def`: the body may stand on its line.
+    """
     arguments = function.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     every += [each for each in (arguments.vararg, arguments.kwarg) if each]
-    names = {each.arg for each in every}
+    bound = {each.arg: function.lineno - 1 for each in every}
     inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.comprehension)
-    body = function.body if isinstance(function.body, list) else []
-    stack: list[ast.AST] = list(body)
+    stack: list[ast.AST] = list(function.body) if isinstance(function.body, list) else []
     while stack:
         node = stack.pop()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
+            bound[node.id] = min(node.lineno, bound.get(node.id, node.lineno))
         if not isinstance(node, inner):
             stack.extend(ast.iter_child_nodes(node))
-    return frozenset(names)
+    return bound

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_WORKERS = 8
-EXTRA_SPARE = 1.2
+EXTRA_SPARE = 1.05
 """Extra mutants that are run for each one that is wanted: some break no test."""
 
 
@@ -69,20 +68,20 @@ def build_package_tasks(
 ) -> TaskSplits:
     """Tasks in a folder of `out` named by all they depend on; those already there if complete.
 
-    The same arguments give the same bytes, the manifest's times apart. The image is made in any
-    case, so that the tasks can run.
+    The same arguments give the same bytes. The image is made in any case: tasks need it to run.
 
     Raises:
         MutationError: no such sdist, not what `spec` says it is, or no bug makes a task.
         SandboxError: Docker failed.
     """
     sizes = sizes or SplitSizes()
-    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="contextrl-") as scratch:
         tree = prepare_tree(spec, fetch_sdist(spec, out / "sdists"), Path(scratch))
         sources = {file: (tree / file).read_text(encoding="utf-8") for file in spec.sources}
         base_commit = tree_digest(tree)
-        image = build_repo_image(client, name=spec.name, tree=tree, requirements=spec.requirements)
+        image = build_repo_image(
+            client, name=f"contextrl-{spec.name}", tree=tree, requirements=spec.requirements
+        )
     key = build_key(spec, image, base_commit, sizes, seed)
     folder = out / f"{spec.name}-{key}"
     if not overwrite and (complete := load_splits(folder)) is not None:
@@ -96,7 +95,6 @@ def build_package_tasks(
         sources=sources,
         workers=workers,
         progress=progress,
-        seconds={"image": round(time.monotonic() - started, 2)},
     )
     functions = functions_of(sources, max_lines=spec.max_function_lines)
     base = measure_baseline(bench, functions)
@@ -104,24 +102,26 @@ def build_package_tasks(
     sampled = in_turns([each[: spec.max_mutants_per_function] for each in mutants.values()])
     left = sum(map(len, mutants.values())) - len(sampled)
     bench.count("sampled", len(sampled), {"over-limit": left})
-    bugs = confirm(bench, find_bugs(bench, "bugs", sampled, base))
     by_function: dict[str, list[Bug]] = defaultdict(list)
-    for bug in bugs:
+    for bug in find_bugs(bench, "bugs", sampled, base):
         by_function[bug.mutant.function].append(bug)
     division = divide(by_function, sizes, seed=seed)
-    bench.count("split", len(bugs) - len(division.surplus), {"surplus": len(division.surplus)})
-    extra = find_extra(bench, mutants, base, division, limit=sizes.extra)
+    chosen = (*division.train, *division.heldout_functions, *division.heldout_mutants)
+    bench.count("split", len(chosen), {"surplus": len(division.surplus)})
+    confirmed = confirm(bench, chosen)
 
     splits = {
-        "train": division.train,
-        "heldout_functions": division.heldout_functions,
-        "heldout_mutants": division.heldout_mutants,
-        "extra": extra,
+        name: [bug for bug in each if bug.mutant.key in confirmed]
+        for name, each in (
+            ("train", division.train),
+            ("heldout_functions", division.heldout_functions),
+            ("heldout_mutants", division.heldout_mutants),
+        )
     }
+    splits["extra"] = find_extra(bench, mutants, base, division, limit=sizes.extra)
     tasks = {
         name: [make_task(bench, bug, base_commit) for bug in each] for name, each in splits.items()
     }
-    bench.seconds["total"] = round(time.monotonic() - started, 2)
     manifest = BuildManifest(
         key=key,
         package=spec,
@@ -135,7 +135,6 @@ def build_package_tasks(
             name: tuple(sorted({bug.mutant.function for bug in each}))
             for name, each in splits.items()
         },
-        seconds=bench.seconds,
     )
     _check_sizes(manifest)
     save_splits(folder, manifest, tasks)
@@ -203,9 +202,7 @@ def find_extra(
     trained = {bug.mutant.function for bug in division.train}
     extra = [bug for bug in division.surplus if bug.mutant.function in trained][:limit]
     per_function = bench.spec.max_mutants_per_function
-    untried = in_turns(
-        [mutants[name][per_function:] for name in sorted(trained)],
-    )
+    untried = in_turns([mutants[name][per_function:] for name in sorted(trained)])
     wanted = untried[: int((limit - len(extra)) * EXTRA_SPARE)]
     if wanted:
         extra += find_bugs(bench, "extra", wanted, base)

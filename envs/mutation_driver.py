@@ -8,6 +8,9 @@ over a tree whose test modules are already compiled, is what makes a run cost 0.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -18,14 +21,18 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 MEMORY_BYTES = 1 << 30
-QUIET = ["-q", "-p", "no:cacheprovider", "-p", "no:junitxml", "-p", "no:faulthandler", "--tb=short"]
+QUIET = ["-q", "--tb=short"]
+QUIET += ["-pno:cacheprovider", "-pno:junitxml", "-pno:faulthandler", "-pno:pastebin"]
+QUIET += ["-pno:stepwise", "-pno:debugging", "-pno:doctest"]
 CRASH_CHARS = 400
+WARM_UP_S = 120.0
 
 job: dict[str, Any] = {}
 tree = Path()
@@ -37,7 +44,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     first = folder / "0"
     shutil.copytree(job["tree"], first, symlinks=True)
-    compile_tests(first)
+    warm_up(first)
     trees: multiprocessing.Queue[str] = multiprocessing.Queue()
     trees.put(str(first))
     for number in range(1, job["workers"]):
@@ -48,43 +55,57 @@ def main() -> None:
             print(json.dumps(report), flush=True)
 
 
-def compile_tests(copy: Path) -> None:
-    """Leave compiled test modules behind, but none of the sources that mutants replace.
+def warm_up(copy: Path) -> None:
+    """Leave compiled modules in `copy`, and import here all that the tests import from outside it.
 
-    A .pyc is trusted by the second it was written in and its size; a mutant could match both.
+    What the parent has imported costs its children nothing.
     """
-    collect_only = {"run_id": "", "tests": [job["tests"]], "trace": False}
-    forked(lambda report: pytest_main(copy, ["--collect-only"], collect_only, report, True), 120)
-    for source in job["sources"]:
-        path = copy / source
-        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
-            compiled.unlink()
+    collect = {"tests": [job["tests"]], "trace": False, "file": ""}
+
+    def work(report: dict[str, Any]) -> None:
+        pytest_main(copy, ["--collect-only"], collect, report, warm_up=True)
+        for name, module in list(sys.modules.items()):
+            origin = getattr(module, "__file__", None)
+            if origin and Path(copy) not in Path(origin).parents:
+                report["outcomes"][name] = ""
+
+    for name in forked(work, WARM_UP_S)["outcomes"]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def take_tree(trees: multiprocessing.Queue[str]) -> None:
     global tree
     tree = Path(trees.get())
     os.chdir(tree)
+    gc.freeze()  # a collection in a child would copy every page it shares with us
+    gc.disable()
 
 
 def run(wanted: dict[str, Any]) -> dict[str, Any]:
     """One `TestReport`: the wanted tests on the tree with at most one line replaced."""
-    original = b""
-    path = tree / (wanted["file"] or "")
-    if wanted["file"]:
-        original = path.read_bytes()
-        lines = original.decode().split("\n")
-        lines[wanted["line"] - 1] = wanted["text"]
-        path.write_bytes("\n".join(lines).encode())
-    started = time.monotonic()
-    try:
-        report = forked(lambda report: pytest_main(tree, [], wanted, report, False), job["wall_s"])
-    finally:
-        if wanted["file"]:
-            path.write_bytes(original)
+    with replaced_line(wanted) if wanted["file"] else contextlib.nullcontext():
+        started = time.monotonic()
+        report = forked(lambda report: pytest_main(tree, [], wanted, report), job["wall_s"])
     report["run_id"] = wanted["run_id"]
     report["seconds"] = time.monotonic() - started
     return report
+
+
+@contextlib.contextmanager
+def replaced_line(wanted: dict[str, Any]) -> Iterator[None]:
+    """The file differs in one line, and in its time, so that no compiled form of it is trusted."""
+    path = tree / wanted["file"]
+    original, times = path.read_bytes(), path.stat()
+    lines = original.decode().split("\n")
+    lines[wanted["line"] - 1] = wanted["text"]
+    path.write_bytes("\n".join(lines).encode())
+    os.utime(path, (times.st_atime, times.st_mtime + 1000))
+    try:
+        yield
+    finally:
+        path.write_bytes(original)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def forked(work: Any, wall_s: float) -> dict[str, Any]:
@@ -113,10 +134,8 @@ def forked(work: Any, wall_s: float) -> dict[str, Any]:
             break
         received += chunk
     os.close(reader)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
         ended = "cpu-limit"
@@ -127,13 +146,18 @@ def forked(work: Any, wall_s: float) -> dict[str, Any]:
 
 
 def pytest_main(
-    copy: Path, options: list[str], wanted: dict[str, Any], report: dict[str, Any], compiled: bool
+    copy: Path,
+    options: list[str],
+    wanted: dict[str, Any],
+    report: dict[str, Any],
+    *,
+    warm_up: bool = False,
 ) -> None:
-    if not compiled:  # the warm-up may be slow, and it is what writes .pyc files
-        limit = job["cpu_s"] * (10 if wanted["trace"] or not wanted["file"] else 1)
+    if not warm_up:  # it may be slow, and it is what writes .pyc files
+        limit = job["cpu_s"] * (1 if wanted["file"] else 10)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    sys.dont_write_bytecode = not compiled
+    sys.dont_write_bytecode = not warm_up
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import logging
+import os
+import socket
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docker.errors import DockerException
+from docker.types import LogConfig
 from pydantic import ValidationError
-from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
+from contextrl.envs.cleanup import LABEL_DEADLINE, LABEL_HOST, LABEL_PID, LABEL_RUN, owner_label
+from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import MutationError, SandboxError
 from contextrl.envs.types import Outcome, Record
 
@@ -22,12 +26,11 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-logger = logging.getLogger(__name__)
-
 PYTHON = "/opt/venv/bin/python"
-MEMORY = "4g"
 PROCESSES = 256
 OWNER = 1000
+LEASE_S = 3600
+"""After this long `contextrl clean` removes the container whoever owns it."""
 
 
 class Ended(StrEnum):
@@ -96,35 +99,30 @@ def run_suites(
         SandboxError: Docker failed.
     """
     reports: dict[str, SuiteReport] = {}
-    try:
-        container = _create(client, image, hash_seed)
+    with engine_boundary(f"running tests in image {image}"):
+        container = _create(client, image, job, hash_seed)
         try:
             container.put_archive("/", _archive(job))
             container.start()
             for line in _lines(container):
-                report = SuiteReport.model_validate_json(line)
+                report = _parse(line)
                 reports[report.run_id] = report
                 on_report(report)
-            status = int(container.wait(timeout=60)["StatusCode"])
+            status = int(container.wait()["StatusCode"])
             errors = container.logs(stdout=False, stderr=True, tail=5).decode(errors="replace")
         finally:
-            container.remove(force=True)
-    except (DockerException, RequestException) as error:
-        raise SandboxError(f"mutation driver in {image}: {error}") from error
-    except ValidationError as error:
-        raise MutationError(
-            f"mutation driver in {image}: expected a report, found {line!r}"
-        ) from error
+            container.remove(force=True, v=True)
     if status != 0 or len(reports) != len(job.runs):
         last = (errors.strip().splitlines() or ["no message"])[-1]
         raise MutationError(
-            f"mutation driver in {image}: expected {len(job.runs)} reports, "
+            f"test driver in {image}: expected {len(job.runs)} reports, "
             f"found {len(reports)} and exit status {status}: {last}"
         )
     return reports
 
 
-def _create(client: DockerClient, image: str, hash_seed: int) -> Container:
+def _create(client: DockerClient, image: str, job: DriverJob, hash_seed: int) -> Container:
+    memory = f"{job.workers + 1}g"  # the driver limits each run to one GiB
     return client.containers.create(
         image,
         [PYTHON, "/driver/mutation_driver.py", "/driver/job.json"],
@@ -134,16 +132,21 @@ def _create(client: DockerClient, image: str, hash_seed: int) -> Container:
         environment={
             "PYTHONHASHSEED": str(hash_seed),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONUNBUFFERED": "1",
         },
         network_mode="none",
-        mem_limit=MEMORY,
-        memswap_limit=MEMORY,
+        mem_limit=memory,
+        memswap_limit=memory,
         pids_limit=PROCESSES,
         cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
+        security_opt=["no-new-privileges:true"],
         init=True,
-        labels={"contextrl": "mutation"},
+        log_config=LogConfig(type=LogConfig.types.JSON),  # whatever the engine's default is
+        labels={
+            LABEL_RUN: "tasks-build",
+            LABEL_HOST: socket.gethostname(),
+            LABEL_PID: owner_label(os.getpid()),
+            LABEL_DEADLINE: str(int(time.time() + LEASE_S)),
+        },
     )
 
 
@@ -164,6 +167,16 @@ def _archive(job: DriverJob) -> bytes:
 def _lines(container: Container) -> Iterator[bytes]:
     """Whole lines of the container's stdout, until it ends."""
     pending = b""
-    for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=False):
-        *whole, pending = (pending + chunk).split(b"\n")
-        yield from whole
+    try:
+        for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=False):
+            *whole, pending = (pending + chunk).split(b"\n")
+            yield from whole
+    except HTTPError as error:  # reading from the stream is not wrapped by the SDK
+        raise SandboxError(f"test driver {container.short_id} went silent: {error}") from error
+
+
+def _parse(line: bytes) -> SuiteReport:
+    try:
+        return SuiteReport.model_validate_json(line)
+    except ValidationError as error:
+        raise MutationError(f"test driver: expected a report, found {line[:200]!r}") from error

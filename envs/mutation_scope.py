@@ -10,8 +10,8 @@ from contextrl.envs.mutants import Function
 from contextrl.envs.mutation_runner import Ended, SuiteReport
 from contextrl.envs.types import Outcome
 
-MAX_COVERING = 12
-MAX_NEIGHBOURS = 6
+MAX_COVERING = 10
+MAX_NEIGHBOURS = 4
 MAX_FAIL_TO_PASS = 5
 MAX_PASS_TO_PASS = 10
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ class Bug:
 
 @dataclass(slots=True, kw_only=True)
 class Workbench:
-    """The package in its image, and the counts and times of what was done to it."""
+    """The package in its image, and the count of every filter so far."""
 
     client: DockerClient
     spec: PackageSpec
@@ -57,13 +56,6 @@ class Workbench:
     workers: int
     progress: Progress
     stages: list[StageCount] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[stage] = round(time.monotonic() - started, 2)
 
     def count(self, stage: str, kept: int, dropped: Mapping[str, int]) -> None:
         why = {reason: number for reason, number in sorted(dropped.items()) if number}
@@ -91,16 +83,18 @@ class Workbench:
             cpu_s=self.spec.mutant_cpu_s,
             wall_s=float(self.spec.mutant_cpu_s * WALL_PER_CPU_S),
         )
-        with self.timed(stage):
-            return run_suites(
-                self.client, self.image, job, hash_seed=hash_seed, on_report=report_progress
-            )
+        started = time.monotonic()
+        reports = run_suites(
+            self.client, self.image, job, hash_seed=hash_seed, on_report=report_progress
+        )
+        logger.info("%s: %d runs in %.1f s", stage, done, time.monotonic() - started)
+        return reports
 
 
 def measure_baseline(bench: Workbench, functions: Sequence[Function]) -> Baseline:
     """The whole suite three times, under two hash seeds, once traced."""
     suite = (bench.spec.tests,)
-    reports = []
+    reports: list[SuiteReport] = []
     for hash_seed in (FIRST_HASH_SEED, SECOND_HASH_SEED):
         runs = [SuiteRun(run_id="plain", tests=suite), SuiteRun(run_id="again", tests=suite)]
         runs[1] = runs[1].model_copy(update={"trace": hash_seed == FIRST_HASH_SEED})
@@ -149,8 +143,11 @@ def find_bugs(bench: Workbench, stage: str, mutants: Iterable[Mutant], base: Bas
     return bugs
 
 
-def confirm(bench: Workbench, bugs: Sequence[Bug]) -> list[Bug]:
-    """Run the chosen tests of each bug again, with and without it, under another hash seed."""
+def confirm(bench: Workbench, bugs: Sequence[Bug]) -> frozenset[str]:
+    """Keys of the bugs whose chosen tests, alone and under another hash seed, say the same again.
+
+    Also runs the same tests on the intact tree, where all of them must pass.
+    """
     intact = {
         tests: f"intact-{number}"
         for number, tests in enumerate(dict.fromkeys(bug.tests for bug in bugs))
@@ -158,17 +155,17 @@ def confirm(bench: Workbench, bugs: Sequence[Bug]) -> list[Bug]:
     runs = [_mutant_run(bug.mutant, bug.tests) for bug in bugs]
     runs += [SuiteRun(run_id=run_id, tests=tests) for tests, run_id in intact.items()]
     reports = bench.run("confirm", runs, hash_seed=SECOND_HASH_SEED)
-    kept, dropped = [], Counter[str]()
+    kept, dropped = set(), Counter[str]()
     for bug in bugs:
         again, original = reports[bug.mutant.key], reports[intact[bug.tests]]
         if any(original.outcome(test) is not Outcome.PASSED for test in bug.tests):
-            dropped["original-fails-alone"] += 1
-        elif _same(again, bug):
-            kept.append(bug)
-        else:
+            dropped["intact-fails"] += 1
+        elif not _same(again, bug):
             dropped["flaky"] += 1
+        else:
+            kept.add(bug.mutant.key)
     bench.count("confirm", len(kept), dropped)
-    return kept
+    return frozenset(kept)
 
 
 def _same(report: SuiteReport, bug: Bug) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-Scope = tuple[str, ...]
-"""Sorted names of the parameters and local variables that a node of a function can see."""
+Scope = Mapping[str, int]
+"""Parameters and local variables that a node can see, and the line that first binds each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +190,22 @@ def drop_attribute(node: ast.AST, source: Source, scope: Scope) -> Iterator[Edit
 
 
 def wrong_variable(node: ast.AST, source: Source, scope: Scope) -> Iterator[Edit]:
-    """A read of one local name becomes a read of another, at most four others."""
+    """A read of one local name becomes a read of another that has a value by then, four at most."""
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in scope:
-        at = scope.index(node.id)
-        for other in (scope[at + 1 :] + scope[:at])[:4]:
+        for other in _others(node.id, {n: at for n, at in scope.items() if at < node.lineno})[:4]:
             yield from source.replace(node, other)
 
 
 def wrong_target(node: ast.AST, source: Source, scope: Scope) -> Iterator[Edit]:
     """`a = x` -> `b = x`, for the next local name."""
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in scope:
-        at = scope.index(node.id)
-        for other in (scope[at + 1 :] + scope[:at])[:1]:
+        for other in _others(node.id, scope)[:1]:
             yield from source.replace(node, other)
+
+
+def _others(name: str, scope: Scope) -> list[str]:
+    """The other names of the scope, those after `name` in the alphabet first."""
+    return sorted(scope.keys() - {name}, key=lambda other: (other < name, other))
 
 
 def changed_return(node: ast.AST, source: Source, scope: Scope) -> Iterator[Edit]:

@@ -23,8 +23,8 @@ class PackageSpec(Record):
     """Folder or file that pytest collects, relative to the root of the sdist."""
     keep: tuple[str, ...] = Field(min_length=1)
     """Top-level files and folders of the sdist that the image holds. Leaves out set-up scripts."""
-    requirements: tuple[str, ...] = ()
-    """What the tests import beside pytest and the package itself."""
+    requirements: tuple[str, ...] = Field(min_length=1)
+    """What the image installs for the tests, pytest among them, each pinned."""
     max_function_lines: int = Field(default=14, ge=2)
     """Longer functions stay intact. A tiny policy must read a whole function in its context."""
     max_mutants_per_function: int = Field(default=8, ge=1)
@@ -49,6 +49,7 @@ TOOLZ = PackageSpec(
     ),
     tests="toolz/tests",
     keep=("toolz", "tlz", "LICENSE.txt", "README.rst"),
+    requirements=("pytest==9.2.0",),
 )
 
 _SPECS = {spec.name: spec for spec in (TOOLZ,)}

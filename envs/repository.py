@@ -47,52 +47,60 @@ def start_script(task: Task) -> str:
     """Bash that makes the task's start state and prints its commit, last line, or says why not.
 
     With a setup patch the start state becomes one root commit. Without one history is kept, but
-    HEAD must be the base commit, or its child that only an image builder made, and every other
-    ref, reflog and remote is dropped, so that nothing newer can be named.
+    HEAD must be the base commit, or its child that only an image builder made. Either way every
+    other ref, reflog, remote and worktree is dropped, so that nothing newer can be named.
+
+    Starting a process costs more than what these do, so files of `.git` are written directly.
     """
-    steps = [
-        "set -euo pipefail",
-        "fail() { echo \"$*\"; exit 1; }",
-        f"cd -- {shlex.quote(task.workdir)} || fail 'no folder {task.workdir}'",
-        "head=$(git rev-parse --verify -q HEAD) || fail \"no git commit in $PWD\"",
-        # An image may carry changes that its builder never committed.
-        "export GIT_AUTHOR_DATE='2000-01-01T00:00:00Z' GIT_COMMITTER_DATE='2000-01-01T00:00:00Z'",
-    ]
-    if task.setup_patch:
-        steps += [
-            "patch=$(mktemp)",
-            inline_file('"$patch"', task.setup_patch.encode()),
-            'git apply --whitespace=nowarn "$patch" || fail "setup_patch does not apply"',
-            'rm -f "$patch"',
-            "git add -A",
-            "start=$(git commit-tree -m 'Initial commit' \"$(git write-tree)\")",
-            'git update-ref --no-deref HEAD "$start"',
-        ]
-    else:
-        base = shlex.quote(task.base_commit)
-        steps += [
-            f"if [ \"$head\" != {base} ] && git cat-file -e {base}'^{{commit}}' 2>/dev/null; then",
-            f"  [ \"$(git rev-parse -q --verify HEAD^)\" = \"$(git rev-parse {base})\" ] ||",
-            f"    fail \"the image is at $head, expected base_commit {task.base_commit}\"",
-            "elif [ \"$head\" != " + base + " ] && git rev-parse -q --verify HEAD^ >/dev/null; then",
-            f"  fail \"the image is at $head and does not know base_commit {task.base_commit}\"",
+    make_start = _INJECT if task.setup_patch else _KEEP_HISTORY
+    return "\n".join(
+        [
+            "set -euo pipefail",
+            'fail() { echo "$*"; exit 1; }',
+            # Fixed, so that the same start state has the same commit in every run.
+            "export GIT_AUTHOR_DATE='2000-01-01T00:00:00Z' GIT_COMMITTER_DATE='2000-01-01T00:00:00Z'",
+            f"base={shlex.quote(task.base_commit)}",
+            f"cd -- {shlex.quote(task.workdir)} || fail 'no such folder in the image'",
+            '[ -d .git ] || fail "no git repository in $PWD"',
+            make_start.replace("PATCH", base64.b64encode(task.setup_patch.encode()).decode()),
+            "if [[ $(<.git/config) == *'[remote '* ]]; then",
+            '  for remote in $(git remote); do git remote remove "$remote"; done',
             "fi",
-            "git add -A",
-            "git diff-index --cached --quiet HEAD || git commit -q --no-verify -m Environment",
+            _PRUNE if task.setup_patch else "",
+            "echo; cat .git/refs/heads/main",
         ]
-    steps += [
-        "branch=$(git symbolic-ref -q HEAD || true)",
-        "git for-each-ref --format='%(refname)' | while read -r ref; do",
-        '  [ "$ref" = "$branch" ] || echo "delete $ref"',
-        "done | git update-ref --stdin",
-        "for remote in $(git remote); do git remote remove \"$remote\"; done",
-        "rm -rf .git/logs .git/ORIG_HEAD .git/FETCH_HEAD .git/packed-refs.old",
-    ]
-    if task.setup_patch:
-        # The fixed version would else stay readable as an unreferenced object.
-        steps.append("git prune --expire=now")
-    steps.append("git rev-parse HEAD")
-    return "\n".join(steps)
+    )
+
+
+_FORGET_REFS = """
+rm -rf .git/refs .git/packed-refs .git/logs .git/worktrees .git/ORIG_HEAD .git/FETCH_HEAD
+mkdir -p .git/refs/heads .git/refs/tags
+echo 'ref: refs/heads/main' > .git/HEAD
+"""
+
+_COMMIT = "git -c gc.auto=0 -c maintenance.auto=false commit -q --no-verify --allow-empty -m"
+
+_INJECT = f"""
+base64 -d <<<PATCH | git apply --whitespace=nowarn || fail 'setup_patch does not apply'
+{_FORGET_REFS}
+git add -A
+{_COMMIT} 'Initial commit'
+"""
+
+# An image may carry changes that its builder never committed; they belong to the start state.
+_KEEP_HISTORY = f"""
+head=$(git rev-parse --verify -q HEAD) || fail "no commit in $PWD"
+if [ "$head" != "$base" ] && parent=$(git rev-parse -q --verify HEAD^); then
+  [ "$parent" = "$base" ] || fail "the image is at commit $head, expected $base"
+fi
+{_FORGET_REFS}
+echo "$head" > .git/refs/heads/main
+git add -A
+git diff-index --cached --quiet HEAD || {_COMMIT} 'Environment'
+"""
+
+# Without this the fixed source would stay readable as objects that no commit needs.
+_PRUNE = "git prune --expire=now"
 
 
 def diff_script(task: Task, start_commit: str, *, all_binary: bool = False) -> str:
@@ -109,11 +117,11 @@ def diff_script(task: Task, start_commit: str, *, all_binary: bool = False) -> s
             f"cd -- {shlex.quote(task.workdir)}",
             "scratch=$(mktemp -d)",
             "trap 'rm -rf \"$scratch\"' EXIT",
-            "cp \"$(git rev-parse --git-path index)\" \"$scratch/index\" 2>/dev/null || :",
+            'cp "$(git rev-parse --git-path index)" "$scratch/index" 2>/dev/null || :',
             f"printf '%s\\n' {shlex.quote(junk)} > \"$scratch/junk\"",
             f"printf '%s\\n' {shlex.quote(attributes)} > \"$scratch/attributes\"",
-            "export GIT_INDEX_FILE=\"$scratch/index\" GIT_CONFIG_GLOBAL=/dev/null",
-            "git -c core.excludesFile=\"$scratch/junk\" -c core.fsmonitor=false "
+            'export GIT_INDEX_FILE="$scratch/index" GIT_CONFIG_GLOBAL=/dev/null',
+            'git -c core.excludesFile="$scratch/junk" -c core.fsmonitor=false '
             "-c advice.addEmbeddedRepo=false add -A --ignore-errors . >/dev/null 2>&1 || :",
             f"{DIFF_COMMAND.replace('diff-index', '-c core.attributesFile=$scratch/attributes diff-index')}"
             f" {start_commit} --",

@@ -176,11 +176,16 @@ class PersistentShell:
         """The command has ended or was killed, and the shell is ready for the next one."""
         started = time.monotonic()
         if "\0" in command:
-            return ExecResult(output="bash: a command cannot hold a NUL byte\n", exit_code=2,
-                              seconds=0.0)
+            return ExecResult(
+                output="bash: a command cannot hold a NUL byte\n", exit_code=2, seconds=0.0
+            )
+        output = HeadTail(self._max_output_bytes)
+        if self._channel is not None and (pending := self._channel.receive(0.0)) is not None:
+            output.add(pending)
+            if not pending:  # killed since the last command, by a process in the background
+                self.close()
         self._ready()
         nonce, line = _command_line(command)
-        output = HeadTail(self._max_output_bytes)
         deadline = time.monotonic() + timeout_s
         self._send(line)
         end = self._read_until(nonce, output, deadline)
@@ -213,8 +218,9 @@ class PersistentShell:
         if self._needs_setup:
             # The working directory may be gone, and that is no failure of the infrastructure.
             cd = f"cd -- {self._quoted_cwd} 2>/dev/null || cd /"
-            nonce, line = _command_line(f"{self._setup}\nCONTEXTRL_SETUP=$?; {cd}; "
-                                        "(exit $CONTEXTRL_SETUP)")
+            nonce, line = _command_line(
+                f"{self._setup}\nCONTEXTRL_SETUP=$?; {cd}; (exit $CONTEXTRL_SETUP)"
+            )
             self._send(line)
             output = HeadTail(4096)
             end = self._read_until(nonce, output, time.monotonic() + OPEN_TIMEOUT_S)
@@ -267,8 +273,13 @@ class PersistentShell:
         how, exit_code, last_pid, shell_pid, cwd = (
             rest.split(b"\n", 1)[0].decode("utf-8", "surrogateescape").strip().split(" ", 4)
         )
-        return _End(how=how, exit_code=int(exit_code), last_pid=int(last_pid or 0),
-                    shell_pid=int(shell_pid), quoted_cwd=cwd)
+        return _End(
+            how=how,
+            exit_code=int(exit_code),
+            last_pid=int(last_pid or 0),
+            shell_pid=int(shell_pid),
+            quoted_cwd=cwd,
+        )
 
     def _stop(self, nonce: bytes, output: HeadTail) -> _End | None:
         """The command is dead: killed alone, else its shell replaced, else all processes killed."""
@@ -331,4 +342,3 @@ def _command_line(command: str) -> tuple[bytes, bytes]:
         "builtin trap - EXIT USR1\n"
     )
     return f"{first}{second}".encode(), line.encode("utf-8", "surrogateescape")
-

@@ -14,7 +14,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -75,7 +75,6 @@ class BuildManifest(Record):
     """For each split, the functions its bugs are in."""
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of each file; filled in when they are written."""
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ class Division(Generic[T]):
     surplus: tuple[T, ...]
 
 
-def divide(by_function: dict[str, Sequence[T]], sizes: SplitSizes, *, seed: int) -> Division[T]:
+def divide(by_function: Mapping[str, Sequence[T]], sizes: SplitSizes, *, seed: int) -> Division[T]:
     """Whole functions are held out first; then the others give one bug each in turn.
 
     The order of a split is that of the turns, so its first N items touch about N functions.
@@ -144,7 +143,7 @@ def _turns(queues: Iterable[Sequence[T]]) -> Iterator[tuple[int, T]]:
                 yield turn, queue[turn]
 
 
-def save_splits(folder: Path, manifest: BuildManifest, tasks: dict[str, Sequence[Task]]) -> None:
+def save_splits(folder: Path, manifest: BuildManifest, tasks: Mapping[str, Sequence[Task]]) -> None:
     """`folder` appears complete or not at all; an earlier one is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))

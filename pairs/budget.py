@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from contextrl.pairs.errors import PromptBudgetError
-from contextrl.pairs.normal import normal
+from contextrl.pairs.normal import line_forms, normal
 
 CountTokens = Callable[[str], int]
 
@@ -31,10 +31,9 @@ class Block:
 
     @classmethod
     def of(cls, header: str, text: str, decisive: frozenset[str]) -> Block:
-        wanted = [form for form in map(normal, decisive) if form]
+        wanted = set(map(normal, decisive)) - {""}
         lines = tuple(text.strip("\n").split("\n"))
-        forms = map(normal, lines)
-        return cls(header, lines, tuple(any(form in each for form in wanted) for each in forms))
+        return cls(header, lines, tuple(not wanted.isdisjoint(line_forms(line)) for line in lines))
 
 
 @dataclass(frozen=True, slots=True)

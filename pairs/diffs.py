@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import islice
 from pathlib import PurePosixPath
 
 from unidiff.patch import Hunk, Line, PatchSet
@@ -25,6 +26,10 @@ ReadSource = Callable[[str], str | None]
 """Path inside the repository -> its text before or after the patch; None when it is not at hand."""
 
 _DEFINITION = re.compile(r"([ \t]*)(?:async[ \t]+def|def|class)[ \t]+(\w+)")
+_VIEW_PREFIX = re.compile(r"^ *\d+[:\t|-]")
+_NO_BODY_END = "#)]}\\"
+"""A comment or the closing bracket of a signature stands left of a body that it does not end."""
+_MAX_MATCHES = 8
 _DEV_NULL = "/dev/null"
 
 
@@ -36,6 +41,8 @@ class FunctionSource(StrEnum):
     """A definition stands in the hunk itself, above the change."""
     HUNK_HEADER = "hunk-header"
     """git's `@@ ... @@ def f(` context."""
+    VIEW = "view"
+    """A definition stands above the changed line where a run looked at it."""
     UNKNOWN = "unknown"
     """Module level, or no definition in sight. `function` is empty."""
 
@@ -106,11 +113,14 @@ def touched_files(patch: str) -> tuple[str, ...]:
     return tuple(sorted({file.path for file in parse(patch)}))
 
 
-def touched_regions(patch: str, read_source: ReadSource | None = None) -> tuple[Region, ...]:
+def touched_regions(
+    patch: str, read_source: ReadSource | None = None, views: Sequence[str] = ()
+) -> tuple[Region, ...]:
     """The functions and classes the patch changes, sorted, one record each.
 
     A function is named by the syntax tree when `read_source` has the file and the file agrees
-    with the hunk (before or after it); otherwise by the hunk's own lines, otherwise by its header.
+    with the hunk (before or after it); otherwise by the hunk's own lines, then by its header, then
+    by what stands above the change in `views`, texts in which somebody looked at the code.
 
     Raises:
         PatchError: see `parse`.
@@ -121,7 +131,8 @@ def touched_regions(patch: str, read_source: ReadSource | None = None) -> tuple[
         names = _syntax_tree_names(source) if source is not None else None
         for hunk in file:
             found = _by_syntax_tree(hunk, source, names) if source and names is not None else None
-            for function, how in found if found is not None else _by_hunk(hunk):
+            found = found or _by_hunk(hunk) or _by_views(hunk, views)
+            for function, how in found or {("", FunctionSource.UNKNOWN)}:
                 regions.add(Region(file.path, function, how))
     return tuple(sorted(regions))
 
@@ -202,10 +213,9 @@ def _by_hunk(hunk: Hunk) -> set[Named]:
     found: set[Named] = set()
     for line in hunk:
         text = line.value.strip()
-        # A comment or the closing bracket of a signature stands left of a body it does not end.
-        if not text or text[0] in "#)]}\\":
+        if not text or text[0] in _NO_BODY_END:
             continue
-        indent = len(line.value) - len(line.value.lstrip())
+        indent = _indent(line.value)
         while opened and indent <= opened[-1][0]:
             opened.pop()
         definition = _DEFINITION.match(line.value)
@@ -213,8 +223,49 @@ def _by_hunk(hunk: Hunk) -> set[Named]:
             opened.append((indent, definition[2], FunctionSource.HUNK))
         if line.is_removed or line.is_added:
             names = ".".join(name for _, name, _ in opened)
-            found.add((names, opened[-1][2] if opened else FunctionSource.UNKNOWN))
-    return found or {("", FunctionSource.UNKNOWN)}
+            if opened:
+                found.add((names, opened[-1][2]))
+    return found
+
+
+def _by_views(hunk: Hunk, views: Sequence[str]) -> set[Named]:
+    """By the first place where a view shows the line that goes, or the one above what comes."""
+    lines = [line for line in hunk if line.value.strip()]
+    at = next((i for i, line in enumerate(lines) if line.is_removed), None)
+    if at is None:
+        at = max(next((i for i, line in enumerate(lines) if line.is_added), 0) - 1, 0)
+    if not lines:
+        return set()
+    wanted = lines[at].value.strip()
+    for view in views:
+        if wanted not in view:
+            continue
+        shown = [_VIEW_PREFIX.sub("", line, count=1) for line in view.split("\n")]
+        matches = (number for number, line in enumerate(shown) if line.strip() == wanted)
+        for number in islice(matches, _MAX_MATCHES):
+            if name := _enclosing(shown, number):
+                return {(name, FunctionSource.VIEW)}
+    return set()
+
+
+def _enclosing(lines: list[str], number: int) -> str:
+    """Names of the definitions around a line, going up and out."""
+    names: list[str] = []
+    indent = _indent(lines[number])
+    for line in reversed(lines[:number]):
+        text = line.strip()
+        if indent == 0:
+            break
+        if not text or text[0] in _NO_BODY_END or _indent(line) >= indent:
+            continue
+        indent = _indent(line)
+        if (definition := _DEFINITION.match(line)) is not None:
+            names.insert(0, definition[2])
+    return ".".join(names)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _check_path(path: str) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import PurePosixPath
 
 from contextrl.pairs.normal import Span
 
@@ -28,7 +26,9 @@ _VARIABLE = re.compile(r'"?\$\{?\w+\}?"?')
 _STREAM_EDITORS = {"sed": "sed", "gsed": "sed", "perl": "perl", "awk": "awk", "gawk": "awk"}
 _PATCH_TOOLS = {"patch", "apply_patch", "applypatch", "ed", "ex"}
 _REPLACE_TOOLS = ("edit_via_str_replace", "str_replace_editor", "str_replace_based_edit_tool")
+_REPLACE_NAMES = tuple(name + suffix for name in _REPLACE_TOOLS for suffix in ("", ".py"))
 _WRITES = ("write", "inplace", "dump(")
+_PYTHON = re.compile(r"python[\d.]*$")
 _IN_PLACE = re.compile(r"-[A-Za-z0-9]*i.*|--in-place.*")
 
 
@@ -78,7 +78,7 @@ def edit_spans(command: str, files: Sequence[str]) -> list[Span]:
     spans: list[Span] = []
     for each in commands:
         spans += _script_spans(each, command, files)
-        names = [PurePosixPath(word.text).name for word in each.words]
+        names = [_name(word.text) for word in each.words]
         applies = bool(_PATCH_TOOLS & set(names)) or (
             "git" in names and bool({"apply", "am"} & set(names))
         )
@@ -92,23 +92,22 @@ def edit_spans(command: str, files: Sequence[str]) -> list[Span]:
     return spans
 
 
-_REPLACE_NAMES = tuple(name + suffix for name in _REPLACE_TOOLS for suffix in ("", ".py"))
-
-
 def _script_spans(command: _Command, text: str, files: Sequence[str]) -> Iterator[Span]:
-    for at, word in enumerate(command.words):
-        name, rest = PurePosixPath(word.text).name, command.words[at + 1 :]
+    """The arguments that are scripts, by the first program of the command that takes any."""
+    for at, name in enumerate(_name(word.text) for word in command.words):
         if name in _STREAM_EDITORS:
+            rest = command.words[at + 1 :]
             if command.targets or any(_IN_PLACE.fullmatch(option.raw) for option in rest):
                 yield from _stream_scripts(_STREAM_EDITORS[name], rest)
             return
         if name.endswith(_REPLACE_NAMES):
-            yield from ((each.start, each.end) for each in rest if each.quoted)
+            yield from ((w.start, w.end) for w in command.words[at + 1 :] if w.quoted)
             return
-        if re.fullmatch(r"python[\d.]*", name):
-            for option, script in pairwise(rest):
-                if option.raw == "-c" and _writes_file(text[script.start : script.end], files):
+        if name == "-c" and _PYTHON.match(_name(command.words[at - 1].text)):
+            for script in command.words[at + 1 : at + 2]:
+                if _writes_file(text[script.start : script.end], files):
                     yield script.start, script.end
+            return
 
 
 def _stream_scripts(editor: str, arguments: list[_Word]) -> Iterator[Span]:
@@ -186,12 +185,15 @@ def _operands(command: _Command) -> list[str]:
 
 
 def _names_file(text: str, files: Sequence[str]) -> bool:
-    name = PurePosixPath(text).name
-    return any(name == PurePosixPath(file).name for file in files)
+    return any(_name(text) == _name(file) for file in files)
 
 
 def _writes_file(body: str, files: Sequence[str]) -> bool:
     """The body of a script or a patch that changes one of `files`."""
-    if not any(PurePosixPath(file).name in body for file in files):
+    if not any(_name(file) in body for file in files):
         return False
     return any(mark in body for mark in _WRITES) or ("\n+++ " in body and "\n@@ " in body)
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -20,11 +20,23 @@ Span = tuple[int, int]
 
 # Every alternative consumes its whole run, so the scan never goes back over a character.
 _IGNORED = re.compile(r"\\+[nrt]?|[\s'\"`]+|\x1b\[[0-9;]*[A-Za-z]?")
+_VIEW_PREFIX = re.compile(r"^(?:[\w./-]+[:-])?\d+[:=|-]?")
 _WORD = re.compile(r"\w")
 
 
 def normal(line: str) -> str:
     return _IGNORED.sub("", line)
+
+
+def line_forms(line: str) -> tuple[str, str]:
+    """Normal form of a line as it stands, and without the `file:12:` or `12` of a view."""
+    form = normal(line)
+    return form, _VIEW_PREFIX.sub("", form, count=1)
+
+
+def shown_lines(text: str) -> frozenset[str]:
+    """Normal forms of the WHOLE lines a text shows."""
+    return frozenset(form for line in text.split("\n") for form in line_forms(line) if form)
 
 
 def is_distinctive(line: str) -> bool:

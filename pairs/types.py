@@ -34,7 +34,7 @@ class Provenance(Record):
     base_commit: str
     file: str
     function: str
-    function_from: Literal["syntax-tree", "hunk", "hunk-header", "unknown"] = "unknown"
+    function_from: Literal["syntax-tree", "hunk", "hunk-header", "view", "unknown"] = "unknown"
     """How `function` was found."""
     answer_from: Literal["submission", "gold", "unknown"] = "unknown"
     """`submission` when the positive run resolved its task, else the task's reference fix."""

@@ -9,7 +9,8 @@ usage: bash scripts/setup.sh [--docker | --docker-if-possible] [--cpu | --gpu]
 
   --docker              a Docker engine must answer at the end; installed and started if we may
   --docker-if-possible  the same, but go on without one
-  --cpu, --gpu          constraint file to install from (default: gpu when nvidia-smi lists a device)
+  --cpu, --gpu          constraint file to install from (default: what .venv has; for a new one gpu
+                        when nvidia-smi lists a device)
 
 environment:
   CONTEXTRL_PYTHON       interpreter for .venv (default: the first supported python3 on PATH)
@@ -21,7 +22,7 @@ environment:
 TEXT
 }
 
-readonly NEED_GB=8
+declare -rA NEED_GB=([cpu]=8 [gpu]=25)
 readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
@@ -36,8 +37,8 @@ source "$ROOT/scripts/setup_system.sh" # say, die, step; system packages; the Do
 # ------------------------------------------------------------------------------------------------
 # Python
 
-supported() { # INTERPRETER: is it one we support? A pyenv shim may exist and not run.
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+supported() { # INTERPRETER: does veRL run on it? A pyenv shim may exist and not start.
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
 }
 
 version_of() { "$1" --version 2>&1 | tail -n 1 || true; }
@@ -46,14 +47,14 @@ find_python() { # sets $python
     if [[ -n ${CONTEXTRL_PYTHON:-} ]]; then
         python=$CONTEXTRL_PYTHON
         supported "$python" ||
-            die "expected CONTEXTRL_PYTHON to be Python 3.11 to 3.13, found: $(version_of "$python");" \
+            die "expected CONTEXTRL_PYTHON to be Python 3.11 or 3.12, found: $(version_of "$python");" \
                 "point it at another one"
         return
     fi
-    for python in python3 python3.11 python3.12 python3.13; do
+    for python in python3 python3.11 python3.12; do
         if supported "$python"; then return; fi
     done
-    die "expected Python 3.11 to 3.13 on PATH, found: $(version_of python3);" \
+    die "expected Python 3.11 or 3.12 on PATH, found: $(version_of python3);" \
         "install one (Debian 12: apt-get install python3), or set CONTEXTRL_PYTHON"
 }
 
@@ -87,10 +88,10 @@ is_same() { # is the .venv there, of this Python, and for this place and variant
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
 check_disk() {
-    local free_kb
+    local need=${NEED_GB[$variant]} free_kb
     free_kb=$(df -Pk "$ROOT" | awk 'NR == 2 { print $4 }')
-    ((free_kb >= NEED_GB * 1024 * 1024)) ||
-        die "expected $NEED_GB GB free under $ROOT, found $((free_kb / 1024 / 1024)) GB; free some space"
+    ((free_kb >= need * 1024 * 1024)) ||
+        die "expected $need GB free under $ROOT, found $((free_kb / 1024 / 1024)) GB; free some space"
 }
 
 make_venv() {
@@ -170,9 +171,12 @@ while (($#)); do
     shift
 done
 if [[ -z $variant ]]; then
-    variant=cpu
-    if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then
+    if [[ -f $COMPLETE ]]; then
+        variant=$(head -n 1 "$COMPLETE" | awk '{ print $(NF - 1) }')
+    elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then
         variant=gpu
+    else
+        variant=cpu
     fi
 fi
 

@@ -1,6 +1,8 @@
 # Sourced by setup.sh, which sets LOGS, VENV and docker. Messages, system packages, the Docker engine.
 # shellcheck shell=bash
 
+PATH=$PATH:/usr/sbin:/sbin # dockerd and iptables live there, and a plain user may not look there
+
 if [[ -t 2 ]]; then readonly BOLD=$'\e[1m' PLAIN=$'\e[0m'; else readonly BOLD='' PLAIN=''; fi
 
 say() { printf '%ssetup:%s %s\n' "$BOLD" "$PLAIN" "$*" >&2; }
@@ -97,7 +99,7 @@ install_engine() {
         return 1
     fi
     command -v dockerd >/dev/null || missing+=(docker.io)
-    PATH=$PATH:/usr/sbin:/sbin command -v iptables >/dev/null || missing+=(iptables)
+    command -v iptables >/dev/null || missing+=(iptables)
     if ((${#missing[@]})); then
         refusal+=" and no way to install ${missing[*]} with apt-get; install Docker by hand"
         may_apt && step "install ${missing[*]}" apt_install "${missing[@]}" || return 1

@@ -26,28 +26,29 @@ run() {
 static_checks() {
     run "$bin/ruff" format --check .
     run "$bin/ruff" check .
-    # mypy_path puts .typing before the installed packages, so these are always this tree's files.
-    run "$bin/mypy" -p contextrl.envs -p contextrl.agents -p contextrl.pairs
+    run "$bin/mypy" # of what pyproject.toml names: always this tree's files, never an installed copy
 }
 
-our_containers() { # ids, sorted; nothing without an engine
+ownerless_containers() { # ids, sorted; those of runs that are still alive on this machine left out
     "$bin/python" - <<'PY'
 import docker
+from contextrl.envs.cleanup import LABEL_PID, LABEL_RUN, owner_alive
 
 try:
     engine = docker.from_env(timeout=10)
-    found = engine.containers.list(all=True, filters={"label": "contextrl.run"})
-    print("\n".join(sorted(container.id for container in found)))
+    found = engine.api.containers(all=True, filters={"label": LABEL_RUN})
 except docker.errors.DockerException:
-    pass
+    found = []  # no engine, no containers
+alone = [each["Id"] for each in found if not owner_alive(each["Labels"].get(LABEL_PID, ""))]
+print("\n".join(sorted(alone)))
 PY
 }
 
 tests() {
     local before after left code=0
-    before=$(our_containers)
+    before=$(ownerless_containers)
     run "$bin/python" -m pytest --durations=15 "$@" || code=$?
-    after=$(our_containers)
+    after=$(ownerless_containers)
     left=$(comm -13 <(echo "$before") <(echo "$after") | sed '/^$/d')
     if [[ -n $left ]]; then
         say "expected no container of ours to outlive the tests, found: $(xargs <<<"$left")"

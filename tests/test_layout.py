@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from enum import StrEnum
@@ -56,6 +58,12 @@ HEAVY = {
 # `--help` slow, inside the one function that needs them they harm nobody.
 LATE_IS_FINE = {"torch": frozenset({"scripts/*"})}
 
+# What `pip install contextrl` without extras must be enough for: rollouts and mining on a laptop.
+WITHOUT_EXTRAS = ("envs", "agents", "pairs")
+# Sent as text into a sandbox and run by the Python there, which brings its own pytest.
+RUNS_ELSEWHERE = {"envs/mutation_driver.py"}
+IMPORTED_AS = {"gitpython": "git", "pyyaml": "yaml"}
+
 # Named above, planned, and not there yet: strike a name out here when its file comes.
 NOT_YET_WRITTEN = {"agents/viewer.py", "verl_ext/rewards.py", "verl_ext/rollout_vllm.py"}
 
@@ -72,9 +80,9 @@ class When(StrEnum):
     NEVER = "for the type checker only"
 
 
-def imported_modules(source: str) -> Iterator[tuple[int, str, When]]:
+def imported_modules(path: Path) -> Iterator[tuple[int, str, When]]:
     """Line, module, and when the import happens."""
-    tree = ast.parse(source)
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     when = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -100,7 +108,7 @@ def import_violations(root: Path) -> list[str]:
     for package, allowed in MAY_IMPORT.items():
         for path in sorted((root / package).rglob("*.py")):
             where = path.relative_to(root).as_posix()
-            for line, module, when in imported_modules(path.read_text(encoding="utf-8")):
+            for line, module, when in imported_modules(path):
                 top, *rest = module.split(".")
                 if module.startswith("."):
                     found.append(f"{where}:{line}: import contextrl.{package}..., not {module}")
@@ -138,16 +146,39 @@ def file_violations(root: Path) -> list[str]:
 
 
 def packaging_violations(root: Path) -> list[str]:
-    """Folders with Python files that an installation would leave out."""
+    """Folders of code or data that an installation would leave out."""
     setuptools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     listed = {name for name in setuptools["packages"] if name in setuptools["package-dir"]}
-    folders = {path.parent for package in MAY_IMPORT for path in (root / package).rglob("*.py")}
+    folders = {
+        path.parent
+        for package in MAY_IMPORT
+        for path in (root / package).rglob("*")
+        if path.suffix in {".jinja", ".py", ".toml", ".yaml"}
+    }
     present = {
         f"contextrl.{folder.relative_to(root).as_posix().replace('/', '.')}" for folder in folders
     }
     return [f"pyproject.toml: {name} is not listed" for name in sorted(present - listed)] + [
         f"pyproject.toml: {name} has no files" for name in sorted(listed - present)
     ]
+
+
+def dependency_violations(root: Path) -> list[str]:
+    """Third-party imports that `[project.dependencies]` does not bring."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[^a-z0-9_-]", line.lower())[0] for line in project["dependencies"]}
+    known = {IMPORTED_AS.get(name, name) for name in names} | {"contextrl", *MAY_IMPORT}
+    found = []
+    for package in WITHOUT_EXTRAS:
+        for path in sorted((root / package).rglob("*.py")):
+            where = path.relative_to(root).as_posix()
+            for line, module, when in imported_modules(path):
+                top = module.split(".")[0]
+                if top in known | sys.stdlib_module_names or module.startswith("."):
+                    continue
+                if when is not When.NEVER and where not in RUNS_ELSEWHERE:
+                    found.append(f"{where}:{line}: {top} is in no [project.dependencies]")
+    return found
 
 
 def test_imports_follow_the_arrows():
@@ -160,6 +191,10 @@ def test_files_are_small_named_and_ascii():
 
 def test_every_package_is_installed():
     assert packaging_violations(ROOT) == []
+
+
+def test_an_installation_without_extras_brings_what_it_imports():
+    assert dependency_violations(ROOT) == []
 
 
 def test_every_file_the_tables_name_exists():
@@ -232,6 +267,7 @@ def test_bad_files_are_found(tmp_path):
 def test_a_package_that_would_not_be_installed_is_found(tmp_path):
     write(tmp_path / "envs/__init__.py", "")
     write(tmp_path / "envs/images/__init__.py", "")
+    write(tmp_path / "envs/recipes/moto.toml", "")
     write(
         tmp_path / "pyproject.toml",
         '[tool.setuptools]\npackages = ["contextrl.envs", "contextrl.gone"]\n'
@@ -239,8 +275,16 @@ def test_a_package_that_would_not_be_installed_is_found(tmp_path):
     )
     assert packaging_violations(tmp_path) == [
         "pyproject.toml: contextrl.envs.images is not listed",
+        "pyproject.toml: contextrl.envs.recipes is not listed",
         "pyproject.toml: contextrl.gone has no files",
     ]
+
+
+def test_an_undeclared_dependency_is_found(tmp_path):
+    write(tmp_path / "pyproject.toml", '[project]\ndependencies = ["GitPython>=3", "docker"]\n')
+    write(tmp_path / "envs/a.py", "import json\nimport git\nimport docker\nimport numpy as np\n")
+    write(tmp_path / "verl_ext/a.py", "import numpy\n")
+    assert dependency_violations(tmp_path) == ["envs/a.py:4: numpy is in no [project.dependencies]"]
 
 
 def write(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """Our rollout loop as a veRL agent loop: veRL asks for one episode, `agents.rollout` plays it.
 
-veRL's loop is asynchronous and its server speaks token ids; ours is a plain function in a thread. The
-episode's tokens, mask and log-probabilities reach the trainer exactly as the server produced them.
+veRL's loop is asynchronous and its server speaks token ids; ours is a plain function in a
+thread. The episode's tokens, mask and log-probabilities reach the trainer exactly as the
+server produced them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextrl.verl_ext.episodes import Episodes
 
 
 class ServerManagerTokens:
-    """`TokenServer` over veRL's server manager; called from episode threads, runs on veRL's loop."""
+    """`TokenServer` over veRL's server manager; called from threads, runs on veRL's loop."""
 
     def __init__(
         self, manager: Any, sampling_params: dict[str, Any], loop: asyncio.AbstractEventLoop
@@ -96,6 +97,6 @@ def _output(trajectory: Trajectory, global_steps: Sequence[int]) -> AgentLoopOut
             "tool_rewards": [],
             "min_global_steps": min(global_steps, default=0),
             "max_global_steps": max(global_steps, default=0),
-            "reward_extra_info": {"stop_reason": str(trajectory.stop_reason)},
+            "reward_extra_info": {},
         },
     )

@@ -3,8 +3,8 @@
 Shape letters: B pairs, O option tokens that stand for one letter, V vocabulary.
 
 Source: ContextRL (arXiv 2606.17053), section 3: ``L_CA = -log sigmoid(clip(margin, -c, c))``, where
-the margin is the logit difference of the two option letters at the last prompt position. The softmax
-normaliser cancels, so this is a two-way cross-entropy with a clip.
+the margin is the logit difference of the two option letters at the last prompt position. The
+softmax normaliser cancels, so this is a two-way cross-entropy with a clip.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class CALoss:
 def option_margin(logits_B_V: Tensor, correct_B_O: Tensor, other_B_O: Tensor) -> Tensor:
     """Logit of the correct letter minus logit of the other one, shape [B].
 
-    A letter may be written by more than one token ("A" and " A"); the likelier one counts, as in the
-    release. Letters with fewer spellings than O repeat one of them.
+    A letter may be written by more than one token ("A" and " A"); the likelier one counts, as in
+    the release. Letters with fewer spellings than O repeat one of them.
     """
     correct_B = logits_B_V.gather(1, correct_B_O).amax(dim=1)
     other_B = logits_B_V.gather(1, other_B_O).amax(dim=1)
@@ -39,8 +39,8 @@ def ca_loss(margin_B: Tensor, *, clip: float) -> CALoss:
     """Negative log-sigmoid of the clipped margin, averaged over pairs.
 
     The gradient is exactly zero beyond the clip on BOTH sides: a pair that is right by more than
-    ``clip`` is learned, and a pair that is wrong by more than ``clip`` is stuck and teaches nothing.
-    Watch ``ca/stuck_frac``.
+    ``clip`` is learned, and a pair that is wrong by more than ``clip`` is stuck and teaches
+    nothing. Watch ``ca/stuck_frac``.
     """
     if clip <= 0:
         raise ValueError(f"clip must be positive, got {clip}")

@@ -1,7 +1,7 @@
 """A CPU as a veRL platform. veRL 0.9.1 ships none; nothing here is used where a GPU is found.
 
-Loaded by `VERL_USE_EXTERNAL_MODULES` while `verl` itself is being imported, so this module may import
-no more of veRL than its platform registry.
+Loaded by `VERL_USE_EXTERNAL_MODULES` while `verl` itself is being imported, so this module may
+import no more of veRL than its platform registry.
 """
 
 from __future__ import annotations

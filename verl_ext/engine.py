@@ -1,8 +1,9 @@
 """The CA loss inside veRL's engine. The one file that knows engine internals (veRL 0.9.1).
 
-A mixin over `forward_backward_batch`: CA micro-batches run first, then veRL's own GRPO micro-batches,
-into the same gradients, before the same clip and the same optimizer step. Logits are computed at the
-last position of each pair only, so a 32k-token pair costs one row of the vocabulary, not 32k.
+A mixin over `forward_backward_batch`: CA micro-batches run first, then veRL's own GRPO
+micro-batches, into the same gradients, before the same clip and the same optimizer step. Logits are
+computed at the last position of each pair only, so a 32k-token pair costs one row of the
+vocabulary, not 32k.
 
 Shape letters as in `ca_loss` and `collate`; H hidden size, N positions of a packed or padded batch.
 """
@@ -29,10 +30,10 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from contextrl.pairs.render import EncodedPair
 from contextrl.verl_ext.ca_loss import ca_loss, gradient_norms, option_margin
 from contextrl.verl_ext.collate import PairBatch, collate
-from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.errors import ConfigError, EngineHookError
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
+from contextrl.verl_ext.settings import CAConfig
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +172,9 @@ class ContextAwareMixin:
             logits = self.module(**inputs, use_cache=False).logits  # type: ignore[attr-defined]
         if not hits or logits.shape[:2] != (1, len(batch)):
             raise EngineHookError(
-                f"expected logits of {len(batch)} scored positions, got {tuple(logits.shape)}; fused "
-                "kernels bypass the output layer: set actor_rollout_ref.model.use_fused_kernels=False"
+                f"expected logits of {len(batch)} scored positions, got {tuple(logits.shape)}; "
+                "fused kernels bypass the output layer: set "
+                "actor_rollout_ref.model.use_fused_kernels=False"
             )
         return option_margin(logits[0].float(), batch.correct_B_O, batch.other_B_O)
 
@@ -268,8 +270,8 @@ class ContextAwareCPUEngine(ContextAwareFSDPEngine):
     """The same on gloo."""
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        # A forward-only (reference) engine hard-codes CPUOffloadPolicy(pin_memory=True), which needs
-        # an accelerator to pin for; on a CPU there is nothing to offload either.
+        # A forward-only (reference) engine hard-codes CPUOffloadPolicy(pin_memory=True), which
+        # needs an accelerator to pin for; on a CPU there is nothing to offload either.
         config = self.engine_config
         forward_only = config.forward_only
         object.__setattr__(config, "forward_only", False)

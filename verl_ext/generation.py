@@ -2,10 +2,12 @@
 
 Veterans of vLLM will know the shape. Every conversation owns a row of one preallocated key/value
 cache; a request that continues its conversation re-uses the row and only its new tokens are
-prefilled. While at least half of the rows in reach are busy, idle ones (their sandbox is at work) ride
-along masked, because for a small model that is cheaper than copying the cache to close the gap.
+prefilled. While at least half of the rows in reach are busy, idle ones (their sandbox is at
+work) ride along masked, because for a small model that is cheaper than copying the cache to
+close the gap.
 
-Shape letters: R cache rows, H key/value heads, L cache length, D head size, T new tokens, V vocabulary.
+Shape letters: R cache rows, H key/value heads, L cache length, D head size, T new tokens, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from transformers.cache_utils import Cache
 logger = logging.getLogger(__name__)
 
 PREFILLS_PER_TURN = 4
-"""Prefills admitted between two decode steps, so that a burst of long prompts cannot stall the rest."""
+"""Admitted between two decode steps, so that a burst of long prompts cannot stall the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class _Request:
 
 
 class RowCache(Cache):  # type: ignore[misc]
-    """One key/value tensor per layer, addressed by rows. The engine sets the window before a forward."""
+    """A key and a value tensor per layer. The engine sets the window before each forward."""
 
     def __init__(self, model: Any, rows: int, length: int) -> None:
         config = model.config.get_text_config()
@@ -147,8 +149,8 @@ class GenerationEngine:
         if not prompt_ids or params.max_new_tokens < 1 or total > self.max_length:
             future.set_exception(
                 ValueError(
-                    f"expected a prompt and at least one new token within {self.max_length} tokens, "
-                    f"got {len(prompt_ids)} + {params.max_new_tokens}"
+                    f"expected a prompt and at least one new token within {self.max_length} "
+                    f"tokens, got {len(prompt_ids)} + {params.max_new_tokens}"
                 )
             )
             return future
@@ -162,7 +164,7 @@ class GenerationEngine:
         return self.submit(prompt_ids, params, session_id=session_id).result()
 
     def call(self, function: Callable[[], None]) -> None:
-        """Run `function` between two forward passes, e.g. to load weights; then forget every cache."""
+        """Run `function` between two forwards, e.g. to load weights; then forget every cache."""
         done: Future[None] = Future()
 
         def run() -> None:
@@ -229,7 +231,7 @@ class GenerationEngine:
         return True
 
     def _row_for(self, request: _Request) -> int | None:
-        """The session's row, a free one, or the least recently used idle one; None if all are busy."""
+        """The session's row, a free one, or the longest idle one; None if all are busy."""
         row = self._row_of.get(request.session_id)
         if row is not None and row in self._active:
             return None  # two requests of one session: the second waits for the first

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from contextrl.agents.errors import PolicyError
-from contextrl.agents.tokens import TokenReply
+from contextrl.agents.tokens import ServedTokens
 from contextrl.verl_ext.generation import GenerationEngine, SamplingParams
 from contextrl.verl_ext.scorer_hf import load_model, load_tokenizer
 
@@ -44,7 +44,7 @@ class LocalTokenServer:
 
     def generate(
         self, prompt_ids: Sequence[int], *, max_new_tokens: int, session_id: str
-    ) -> TokenReply:
+    ) -> ServedTokens:
         params = SamplingParams(
             max_new_tokens=max_new_tokens,
             temperature=self._temperature,
@@ -54,7 +54,7 @@ class LocalTokenServer:
             done = self._engine.generate(prompt_ids, params, session_id=session_id)
         except (ValueError, RuntimeError) as error:
             raise PolicyError(f"local generation failed: {error}") from error
-        return TokenReply(done.token_ids, done.logprobs, done.finished)
+        return ServedTokens(done.token_ids, done.logprobs, done.finished)
 
     def close(self) -> None:
         self._engine.close()

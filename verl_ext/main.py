@@ -1,7 +1,8 @@
 """The trainer's process: a resolved configuration in, a trained policy out.
 
 `python -m contextrl.verl_ext.main RUN_DIR` reads `RUN_DIR/config.yaml`. The environment of
-`register.environment` must be set before this module is imported, because `verl` reads it on import.
+`register.environment` must be set before this module is imported, because `verl` reads it on
+import.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from verl.utils.config import validate_config
 from contextrl.verl_ext import register
 
 
-class ContextAwareTaskRunner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):  # type: ignore[misc]
+class ContextAwareTaskRunner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):
     """veRL's task runner, in an actor that knows our trainer."""
 
     def run(self, config: Any) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from contextrl.pairs.errors import PromptBudgetError
+from contextrl.pairs.released import ReleasedPair
 from contextrl.pairs.render import STYLES, EncodedPair, PairPromptStyle, encode, orders, render
 from contextrl.pairs.render import token_counter as make_token_counter
-from contextrl.pairs.store import ReleasedPair, read_pairs
+from contextrl.pairs.store import read_any
 from contextrl.pairs.types import Order, Pair
-from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.sampler import Draw
+from contextrl.verl_ext.settings import CAConfig
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,12 @@ def pair_style(config: CAConfig) -> PairPromptStyle:
         raise ConfigError(f"ca.style must be one of {sorted(STYLES)}, got {config.style!r}")
     style = STYLES[config.style]
     return style if config.prefill is None else dataclasses.replace(style, prefill=config.prefill)
+
+
+_FLIPPED = {
+    Order.POSITIVE_FIRST: Order.POSITIVE_SECOND,
+    Order.POSITIVE_SECOND: Order.POSITIVE_FIRST,
+}
 
 
 class PairSet:
@@ -53,7 +60,7 @@ class PairSet:
         """Reads `config.pairs`. Raises `PairFileError` or `ConfigError`."""
         if config.pairs is None:
             raise ConfigError("expected ca.pairs to name a pair file, found null")
-        return cls(config, read_pairs(Path(config.pairs)), tokenizer)
+        return cls(config, read_any(Path(config.pairs)), tokenizer)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -63,7 +70,7 @@ class PairSet:
         pair = self._pairs[draw.index]
         order = self._orders[pair.pair_id]
         if draw.flipped:
-            order = order.flipped
+            order = _FLIPPED[order]
         key = (draw.index, order)
         if key not in self._encoded:
             self._encoded[key] = self._encode(pair, order)

@@ -1,7 +1,8 @@
 """What veRL must know before it builds anything. One function per kind of process.
 
 `VERL_USE_EXTERNAL_MODULES=contextrl.verl_ext.cpu` makes every process know the CPU platform before
-`verl` has finished importing, so this file must not be named there: it imports more of veRL than that.
+`verl` has finished importing, so this file must not be named there: it imports more of veRL
+than that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """veRL's rollout server on plain transformers: what a machine without GPUs samples from.
 
-Registered under the name `hf`. One Ray actor holds a `GenerationEngine`; the trainer's ranks push full
-weights to it through Ray's object store.
+Registered under the name `hf`. One Ray actor holds a `GenerationEngine`; the trainer's ranks push
+full weights to it through Ray's object store.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class HFServer:
         missing = [name for name in missing if name not in tied]
         if missing or unexpected:
             raise ModelError(
-                f"weight sync expected the server's own parameter names, got {len(missing)} missing "
-                f"and {len(unexpected)} unknown, e.g. {[*missing, *unexpected][0]}"
+                f"weight sync expected the server's own parameter names, got {len(missing)} "
+                f"missing and {len(unexpected)} unknown, e.g. {[*missing, *unexpected][0]}"
             )
 
     # What veRL asks of a GPU server around training; nothing to give back on a CPU.

@@ -1,8 +1,9 @@
 """Which pairs an optimizer step sees: a pure function of (seed, step, rank).
 
-Nothing is kept between steps, so a run that was killed and resumed sees the pairs it would have seen,
-and every rank agrees without talking. Each pass over the set is a fresh permutation, and a pair's
-option order flips from one pass to the next, so both orders are seen equally often.
+Nothing is kept between steps, so a run that was killed and resumed sees the pairs it would
+have seen, and every rank agrees without talking. Each pass over the set is a fresh
+permutation, and a pair's option order flips from one pass to the next, so both orders are seen
+equally often.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Our two configuration blocks, parsed once into frozen dataclasses: `ca:` and `job:`.
 
-`ca:` is the loss, read by the engine. `job:` is what surrounds a training: tasks, episodes, warm-up,
-mining. Everything else in a preset is veRL's own and means what veRL's documentation says.
+`ca:` is the loss, read by the engine. `job:` is what surrounds a training: tasks, episodes,
+warm-up, mining. Everything else in a preset is veRL's own and means what veRL's documentation
+says.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class CAConfig:
     """Values of `ca:`. Sources for the defaults: the release's agentic recipe."""
 
     lam: float = 0.005
-    """Weight of the CA loss. 0 still measures the margins of the drawn pairs, without a gradient."""
+    """Weight of the CA loss. 0 still measures the margins of the drawn pairs, without gradient."""
     clip: float = 5.0
     pairs: str | None = None
     """Pair file or folder to train on; null trains plain GRPO."""
@@ -103,8 +104,10 @@ class TaskConfig:
     validate: dict[str, str] = field(default_factory=dict)
     """Split name to file."""
     n_train: int = 240
-    n_heldout_functions: int = 64
-    n_heldout_mutants: int = 64
+    n_heldout_functions: int = 60
+    n_heldout_mutants: int = 50
+    n_extra: int = 600
+    """Further bugs of the training functions, for the warm-up only."""
     validate_limit: int | None = None
     """At most this many tasks per validation split, the first ones in file order."""
     seed: int = 0
@@ -126,6 +129,8 @@ class WarmupConfig:
     """Share of the SFT sequences that are in the selection format."""
     max_runs: int = 1600
     """Scripted runs to learn from."""
+    max_pairs: int = 2000
+    """Pairs among them, for the selection format."""
     seed: int = 0
 
 
@@ -135,6 +140,7 @@ class MiningConfig:
 
     samples: int = 1
     """Episodes per task."""
+    temperature: float = 1.0
     max_train: int = 1000
     max_held_out: int = 200
     seed: int = 0

@@ -1,7 +1,7 @@
 """Scripted runs and pairs -> weighted token sequences for the warm-up.
 
-Token ids come from the codec that the rollout itself uses, so what the policy is warmed up on is, id
-for id, what it will meet.
+Token ids come from the codec that the rollout itself uses, so what the policy is warmed up on
+is, id for id, what it will meet.
 """
 
 from __future__ import annotations

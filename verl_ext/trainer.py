@@ -1,8 +1,8 @@
 """veRL's synchronous PPO trainer with three additions: pairs per step, the probe, a metrics file.
 
-One training step is veRL's own (rollout, old log-probabilities, advantages, update, weight sync). We
-attach a `CARequest` to the update, run the pair probe at every validation, and append every step's
-metrics to `metrics.jsonl` in the run folder, which survives a resume.
+One training step is veRL's own (rollout, old log-probabilities, advantages, update, weight sync).
+We attach a `CARequest` to the update, run the pair probe at every validation, and append every
+step's metrics to `metrics.jsonl` in the run folder, which survives a resume.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.device import get_device_name
 
-from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.errors import ConfigError, EmptyBatchError
 from contextrl.verl_ext.probing import WorkerGroupScorer, probe_held_out
+from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.worker import ContextAwareWorker
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class CPUResourcePoolManager(ResourcePoolManager):  # type: ignore[misc]
 
 @register_trainer(TRAINER_MODE)
 class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
-    # veRL branches on `trainer_mode == "sync"`; any other name silently gets the asynchronous replay
-    # buffer. Ours is synchronous under a name of its own.
+    # veRL branches on `trainer_mode == "sync"`; any other name silently gets the asynchronous
+    # replay buffer. Ours is synchronous under a name of its own.
     trainer_mode = property(lambda self: "sync", lambda self, value: None)
 
     def __init__(self, config: Any) -> None:
@@ -70,8 +70,8 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         if len(batch) == 0:
             raise EmptyBatchError(
-                f"step {self.global_steps}: expected at least one usable episode, found none; every "
-                f"one was excluded for infrastructure failures, see {self.job.run_dir}/episodes"
+                f"step {self.global_steps}: expected at least one usable episode, found none; all "
+                f"were excluded for infrastructure failures, see {self.job.run_dir}/episodes"
             )
         return super()._balance_batch(batch, *args, **kwargs)
 
@@ -104,8 +104,8 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(report.model_dump_json(indent=1), encoding="utf-8")
             metrics |= {
-                "probe/accuracy": report.accuracy,
-                "probe/said_a": report.said_a,
+                "probe/accuracy": report.accuracy.mean,
+                "probe/share_a": report.share_a,
                 "probe/margin": report.mean_margin,
             }
         self._log_metrics("validate", metrics)

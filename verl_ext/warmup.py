@@ -1,4 +1,4 @@
-"""SFT of the tiny policy: a few minutes on two cores, then it can act well enough for RL to mean something.
+"""SFT of the tiny policy: minutes on two cores, then it acts well enough for RL to mean something.
 
 Shape letters: B sequences, T tokens.
 """
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
-from contextrl.verl_ext.settings import WarmupConfig
 from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings import WarmupConfig
 from contextrl.verl_ext.sft_data import SFTSequence
 
 logger = logging.getLogger(__name__)

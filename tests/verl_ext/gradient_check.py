@@ -22,8 +22,8 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
 from contextrl.pairs.render import EncodedPair
-from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
+from contextrl.verl_ext.settings import CAConfig
 
 PROMPT_LENGTHS, RESPONSE_LENGTHS = [5, 7, 6, 9], [4, 6, 5, 3]
 VOCAB = 1000

@@ -1,0 +1,219 @@
+"""A diff -> a `Reward`, in a fresh sandbox that the episode never touched.
+
+The agent's diff is applied to the pristine start state, whatever decides how tests run goes back to
+that state, the hidden tests are added, and pytest's report is read through the engine. Failures of
+the infrastructure are exceptions: a reward always says something about the diff.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import shlex
+import threading
+import time
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from contextrl.envs.errors import TaskSetupError
+from contextrl.envs.junit import ReportError, outcomes, read_report
+from contextrl.envs.protected import paths_to_restore
+from contextrl.envs.repository import inline_file
+from contextrl.envs.types import (
+    Grader,
+    Outcome,
+    Reward,
+    Sandbox,
+    SandboxProvider,
+    Task,
+    TaskSource,
+    Verdict,
+)
+
+logger = logging.getLogger(__name__)
+
+STEP_TIMEOUT_S = 120.0
+"""For applying a patch. Only a sandbox in trouble needs so long."""
+
+
+class DockerGrader:
+    """Grades in sandboxes of `provider`, one per call. As thread-safe as the provider."""
+
+    def __init__(self, provider: SandboxProvider) -> None:
+        self._provider = provider
+
+    def grade(self, task: Task, diff: str) -> Reward:
+        started = time.monotonic()
+        with self._provider.start(task) as sandbox:
+            reward = _grade_in(sandbox, task, diff)
+        return reward.model_copy(update={"seconds": time.monotonic() - started})
+
+
+def _grade_in(sandbox: Sandbox, task: Task, diff: str) -> Reward:
+    # Outside the repository, and unknown to code that was written before now.
+    scratch = f"/tmp/{secrets.token_hex(16)}"
+    _run(sandbox, f"mkdir -m 700 {scratch} && cd -- {shlex.quote(task.workdir)}")
+    if diff.strip():
+        rejection = _apply(sandbox, diff, f"{scratch}/agent.diff")
+        if rejection:
+            return Reward(verdict=Verdict.PATCH_REJECTED, detail=rejection)
+        _restore_protected(sandbox, task, scratch)
+    if task.test_patch:
+        rejection = _apply(sandbox, task.test_patch, f"{scratch}/test.diff")
+        if rejection:
+            raise TaskSetupError(f"task {task.task_id}: test_patch does not apply: {rejection}")
+
+    report = f"{scratch}/report.xml"
+    result = sandbox.exec(test_command(task, report), timeout_s=task.test_timeout_s)
+    if result.timed_out:
+        detail = f"the tests ran past {task.test_timeout_s:g} s"
+        return Reward(verdict=Verdict.TIMEOUT, test_seconds=result.seconds, detail=detail)
+    last = (result.output.strip().splitlines() or ["no output"])[-1][:300]
+    try:
+        cases = read_report(sandbox.read_file(report))
+    except (FileNotFoundError, ValueError) as error:
+        reason = str(error) if isinstance(error, ReportError) else "no report"
+        return Reward(
+            verdict=Verdict.NO_REPORT,
+            test_seconds=result.seconds,
+            detail=f"{reason}; pytest ended with {result.exit_code}: {last}",
+        )
+    tests = outcomes(cases, (*task.fail_to_pass, *task.pass_to_pass))
+    resolved = all(outcome is Outcome.PASSED for outcome in tests.values())
+    return Reward(
+        verdict=Verdict.RESOLVED if resolved else Verdict.UNRESOLVED,
+        tests=tests,
+        test_seconds=result.seconds,
+        detail=last,
+    )
+
+
+def test_files(task: Task) -> tuple[str, ...]:
+    """The files that hold the listed tests. Raises `TaskSetupError` if pytest cannot find them."""
+    listed = {
+        test.partition("::")[0] for test in (*task.fail_to_pass, *task.pass_to_pass) if "::" in test
+    }
+    # Bare names, as some rows have them, can only be in the files of the test patch.
+    files = sorted(listed or {path for path in _patched(task.test_patch) if path.endswith(".py")})
+    if not files or any(not path.endswith(".py") or path.startswith("-") for path in files):
+        raise TaskSetupError(
+            f"task {task.task_id}: expected pytest ids like tests/test_a.py::test_b in FAIL_TO_PASS "
+            f"and PASS_TO_PASS, found {task.fail_to_pass[0]!r}"
+        )
+    return tuple(files)
+
+
+def test_command(task: Task, report: str) -> str:
+    """Runs whole files: one id that does not exist would make pytest run nothing at all."""
+    # Our own images hold only what the package needs; other repositories count on their plugins.
+    autoload = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 " if task.source is TaskSource.MUTATION else ""
+    files = " ".join(shlex.quote(path) for path in test_files(task))
+    return (
+        f"{autoload}pytest -q --tb=short -p no:cacheprovider -o junit_family=xunit1 "
+        f"--rootdir={shlex.quote(task.workdir)} --junitxml={report} {files}"
+    )
+
+
+def _apply(sandbox: Sandbox, patch: str, path: str) -> str:
+    """The patch is applied to files and index; why not, if not."""
+    text = patch if patch.endswith("\n") else patch + "\n"
+    _run(sandbox, inline_file(shlex.quote(path), text.encode("utf-8", "surrogateescape")))
+    result = sandbox.exec(
+        f"git apply --index --binary --whitespace=nowarn {path}", timeout_s=STEP_TIMEOUT_S
+    )
+    if result.timed_out:
+        return f"git apply ran past {STEP_TIMEOUT_S:g} s"
+    return " ".join(result.output.split())[:300] if result.exit_code != 0 else ""
+
+
+def _restore_protected(sandbox: Sandbox, task: Task, scratch: str) -> None:
+    """What decides how tests run is as in the start state again; git says what was changed."""
+    listing = "git diff --cached --name-only --no-renames -z HEAD"
+    _run(sandbox, f"{listing} > {scratch}/changed")
+    changed = sandbox.read_file(f"{scratch}/changed").decode("utf-8", "surrogateescape")
+    restore = paths_to_restore(
+        changed.split("\0"),
+        allowed=_patched(task.gold_patch),
+        always={*test_files(task), *_patched(task.test_patch)},
+    )
+    if not restore:
+        return
+    logger.info("%s: the diff's changes to %s are left out", task.task_id, ", ".join(restore[:5]))
+    listed = "\0".join(restore).encode("utf-8", "surrogateescape")
+    _run(sandbox, inline_file(f"{scratch}/restore", listed))
+    from_file = f"--pathspec-from-file={scratch}/restore --pathspec-file-nul"
+    _run(
+        sandbox,
+        f"git --literal-pathspecs reset -q {from_file} HEAD && "
+        # What is tracked again comes back, what is not was added by the diff.
+        f"while IFS= read -r -d '' path; do rm -rf -- \"$path\"; done < <(cat {scratch}/restore; "
+        "printf '\\0') && git checkout-index --all --force -q",
+    )
+
+
+def _patched(patch: str) -> set[str]:
+    """Paths that a trusted patch touches, on either side."""
+    paths = set()
+    for line in patch.splitlines():
+        for prefix in ("--- a/", "+++ b/", "rename from ", "rename to "):
+            if line.startswith(prefix):
+                paths.add(line[len(prefix) :].split("\t")[0])
+    return paths
+
+
+def _run(sandbox: Sandbox, command: str) -> None:
+    result = sandbox.exec(command, timeout_s=STEP_TIMEOUT_S)
+    if result.exit_code != 0:
+        said = " ".join(result.output.split())[:300]
+        raise TaskSetupError(f"grading step {command[:60]!r} ended with {result.exit_code}: {said}")
+
+
+class _Key(NamedTuple):
+    task_id: str
+    task_digest: str
+    diff_digest: str
+
+
+class CachingGrader:
+    """Grades each diff of a task once; equal requests at the same time wait for the first.
+
+    Failures of the infrastructure are raised to all that wait and then forgotten, timeouts too:
+    a busy machine can cause them.
+    """
+
+    def __init__(self, grader: Grader) -> None:
+        self._grader = grader
+        self._lock = threading.Lock()
+        self._rewards: dict[_Key, Future[Reward]] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def grade(self, task: Task, diff: str) -> Reward:
+        key = _Key(task.task_id, _digest(task.model_dump_json()), _digest(diff))
+        with self._lock:
+            future = self._rewards.get(key)
+            mine = future is None
+            if future is None:
+                future = self._rewards[key] = Future()
+            self.hits += not mine
+            self.misses += mine
+        if mine:
+            try:
+                reward = self._grader.grade(task, diff)
+            except BaseException as error:
+                self._forget(key)
+                future.set_exception(error)
+                raise
+            if reward.verdict is Verdict.TIMEOUT:
+                self._forget(key)
+            future.set_result(reward)
+        return future.result()
+
+    def _forget(self, key: _Key) -> None:
+        with self._lock:
+            self._rewards.pop(key, None)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,229 @@
+"""What one run offers to a pair, and why two runs do not make one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from contextrl.agents.types import Message, Trajectory
+from contextrl.envs.types import Task
+from contextrl.pairs.diffs import Region, patch_lines, touched_files, touched_regions
+from contextrl.pairs.errors import PatchError
+from contextrl.pairs.masking import Fingerprint, MaskedRun, fingerprint, leaked_line, mask_run
+from contextrl.pairs.normal import NormalText, is_distinctive, normal, shown_lines
+from contextrl.pairs.types import Pair, Provenance, TrajectoryContext
+
+QUESTION = "Which of the two runs led to this patch?"
+
+AnswerFrom = Literal["submission", "gold"]
+ReadTaskSource = Callable[[Task, str], str | None]
+"""(task, path) -> the file at the task's commit, for names by syntax tree; None if not at hand."""
+
+
+class RunStage(StrEnum):
+    """What a run must be, in the order it is asked."""
+
+    TASK_KNOWN = "its task is known"
+    COUNTS = "infrastructure held"
+    PATCH_READABLE = "its patches can be read"
+    IN_FUNCTION = "its bug is in a function"
+    DISTINCT = "no other run is the same"
+
+
+class PairStage(StrEnum):
+    """What an ordered pair of runs in one function must be, in the order it is asked."""
+
+    DIFFERENT_BUG = "different bug"
+    EVIDENCE = "both runs saw their bug"
+    NO_LEAK = "no added line can be read"
+    NOT_AMBIGUOUS = "evidence on one side only"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A trajectory, what its task is about, and the patch it stands for."""
+
+    trajectory: Trajectory
+    task: Task
+    regions: tuple[Region, ...]
+    answer: str
+    answer_from: AnswerFrom
+
+    @property
+    def commit(self) -> tuple[str, str]:
+        return self.task.repo, self.task.base_commit
+
+    @property
+    def files(self) -> frozenset[tuple[str, str, str]]:
+        return frozenset((*self.commit, region.file) for region in self.regions)
+
+    @property
+    def functions(self) -> frozenset[tuple[str, str, str, str]]:
+        return frozenset((*self.commit, region.file, region.function) for region in self.regions)
+
+    @property
+    def change(self) -> tuple[tuple[str, ...], ...]:
+        """What the reference fix does, so that two tasks with one bug are known as such."""
+        lines = patch_lines(self.task.gold_patch)
+        return tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))
+
+    @property
+    def content_digest(self) -> str:
+        """Equal for two runs that did and saw the same on the same task."""
+        said = [f"{message.role}\0{message.content}" for message in self.trajectory.messages]
+        text = "\1".join([self.task.task_id, self.trajectory.submission, *said])
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """A run after masking, indexed for comparison with its twins."""
+
+    run: Run
+    masked: MaskedRun
+    mark: Fingerprint
+    """Of the run's answer."""
+    text: NormalText
+    """Everything a prompt may show of this run, its issue included."""
+    known: NormalText
+    """The start state, as far as the run and its task show it."""
+    shown: frozenset[str]
+    """Normal forms of whole lines in its observations."""
+    bug: tuple[str, ...]
+    """Lines of the start state that its fix removes."""
+    fix: tuple[str, ...]
+    """Lines its fix adds: they stand in a twin that does not have this bug."""
+    saw_bug: bool
+
+
+def understand(
+    trajectory: Trajectory, task: Task, read_source: ReadTaskSource | None
+) -> Run | RunStage:
+    """The run, or the stage at which it is left out."""
+    if trajectory.excluded:
+        return RunStage.COUNTS
+    resolved = trajectory.reward is not None and trajectory.reward.resolved
+    answer = trajectory.submission if resolved else task.gold_patch
+    try:
+        fingerprint(*_patches(trajectory, task))
+        regions = touched_regions(
+            task.gold_patch,
+            (lambda path: read_source(task, path)) if read_source else None,
+            [m.content for m in _episode(trajectory) if m.role != "assistant"],
+        )
+        # The export of one public set mixed up its instances: a patch of another repository.
+        if not set(touched_files(answer)) & {region.file for region in regions}:
+            return RunStage.PATCH_READABLE
+    except PatchError:
+        return RunStage.PATCH_READABLE
+    named = tuple(region for region in regions if region.function)
+    if not named:
+        return RunStage.IN_FUNCTION
+    return Run(trajectory, task, named, answer, "submission" if resolved else "gold")
+
+
+def gather(run: Run) -> Evidence:
+    """Mask the run against its own patches and index what is left."""
+    masked = mask_run(_episode(run.trajectory), _patches(run.trajectory, run.task))
+    gold, answer = patch_lines(run.task.gold_patch), patch_lines(run.answer)
+    shown = shown_lines(masked.observed)
+    bug = _telling(answer.removed)
+    around = [line for line in map(normal, answer.context) if line]
+    return Evidence(
+        run=run,
+        masked=masked,
+        mark=fingerprint(run.answer),
+        text=NormalText("\n".join([run.task.problem, *(m.content for m in masked.messages)])),
+        known=NormalText("\n".join([masked.observed_before_editing, *gold.removed, *gold.context])),
+        shown=shown,
+        bug=bug,
+        fix=_telling(answer.added),
+        # A fix that only adds lines is recognised by what stands around the gap.
+        saw_bug=bool(_seen(bug, shown)) if bug else sum(line in shown for line in around) >= 2,
+    )
+
+
+def rejection(positive: Evidence, negative: Evidence) -> PairStage | None:
+    """The stage at which this ordered pair is left out; None when it is good."""
+    if not (positive.saw_bug and negative.saw_bug):
+        return PairStage.EVIDENCE
+    if leaked_line(positive.mark, positive.text) is not None:
+        return PairStage.NO_LEAK
+    if leaked_line(positive.mark, negative.text, negative.known) is not None:
+        return PairStage.NO_LEAK
+    return None if _decides(positive, negative) else PairStage.NOT_AMBIGUOUS
+
+
+def is_different_bug(first: Run, second: Run) -> bool:
+    return first.task.task_id != second.task.task_id and first.change != second.change
+
+
+def pair_of(positive: Evidence, negative: Evidence, function: tuple[str, ...], miner: str) -> Pair:
+    """The record of a good ordered pair. `function` is the shared key of `Run.functions`."""
+    run = positive.run
+    repo, commit, file, name = function
+    source = next(r.source for r in run.regions if (r.file, r.function) == (file, name))
+    decides = _decides(positive, negative)
+    return Pair(
+        pair_id=pair_id_of(run, negative.run),
+        question=QUESTION,
+        answer=run.answer,
+        positive=_context(positive, (*decides, *_seen(negative.fix, positive.shown))),
+        negative=_context(negative, (*negative.bug, *_seen(positive.fix, negative.shown))),
+        provenance=Provenance(
+            repo=repo,
+            base_commit=commit,
+            file=file,
+            function=name,
+            function_from=source.value,
+            answer_from=run.answer_from,
+            miner=miner,
+        ),
+    )
+
+
+def pair_id_of(positive: Run, negative: Run) -> str:
+    """Stable under everything but the two runs and the answer."""
+    parts = (positive.trajectory.trajectory_id, negative.trajectory.trajectory_id, positive.answer)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _decides(positive: Evidence, negative: Evidence) -> tuple[str, ...]:
+    """Lines that tell the two contexts apart: read on one side, absent from the other."""
+    if positive.bug:
+        seen = _seen(positive.bug, positive.shown)
+        return tuple(line for line in seen if normal(line) not in negative.shown)
+    return _seen(positive.fix, negative.shown)
+
+
+def _context(evidence: Evidence, decisive: tuple[str, ...]) -> TrajectoryContext:
+    return TrajectoryContext(
+        task_id=evidence.run.task.task_id,
+        trajectory_id=evidence.run.trajectory.trajectory_id,
+        question=evidence.run.task.problem,
+        messages=evidence.masked.messages,
+        decisive=tuple(dict.fromkeys(line.strip() for line in decisive)),
+    )
+
+
+def _episode(trajectory: Trajectory) -> tuple[Message, ...]:
+    """What was said after the prompt: from the first reply on."""
+    roles = [message.role for message in trajectory.messages]
+    start = roles.index("assistant") if "assistant" in roles else len(roles)
+    return trajectory.messages[start:]
+
+
+def _patches(trajectory: Trajectory, task: Task) -> tuple[str, ...]:
+    return tuple(patch for patch in (trajectory.submission, task.gold_patch) if patch.strip())
+
+
+def _seen(lines: tuple[str, ...], shown: frozenset[str]) -> tuple[str, ...]:
+    return tuple(line for line in lines if normal(line) in shown)
+
+
+def _telling(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Distinctive lines; when there are none, all that are not blank."""
+    return tuple(filter(is_distinctive, lines)) or tuple(filter(str.strip, lines))

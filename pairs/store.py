@@ -1,0 +1,183 @@
+"""A folder of pairs: `pairs.jsonl`, then `manifest.json`. Without a manifest it is not complete.
+
+The manifest is written last and names the digest of the pairs, so a write that was cut short is
+never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contextrl.envs.types import Record
+from contextrl.pairs.cascade import StageCount
+from contextrl.pairs.errors import PairFileError
+from contextrl.pairs.released import ReleasedPair, read_released
+from contextrl.pairs.types import SCHEMA_VERSION, Pair
+
+PAIRS = "pairs.jsonl"
+MANIFEST = "manifest.json"
+
+
+class SourceFile(Record):
+    """An input of the miner."""
+
+    path: str
+    sha256: str
+
+
+class PairManifest(Record):
+    schema_version: int = SCHEMA_VERSION
+    n_pairs: int
+    pairs_sha256: str
+    miner: str
+    seed: int
+    style: str = ""
+    """Prompt style the pairs were fitted to; empty when they were stored whole."""
+    stages: tuple[StageCount, ...] = ()
+    sources: tuple[SourceFile, ...] = ()
+    split: str = ""
+    """`train` or `held-out` when the mined set was split."""
+
+
+def write_pairs(
+    folder: Path,
+    pairs: Sequence[Pair],
+    *,
+    miner: str,
+    seed: int,
+    stages: Sequence[StageCount] = (),
+    sources: Sequence[SourceFile] = (),
+    style: str = "",
+    split: str = "",
+    overwrite: bool = False,
+) -> PairManifest:
+    """`folder` holds exactly these pairs, or is as unfinished as it was.
+
+    Raises:
+        PairFileError: the folder is complete already and `overwrite` is False.
+    """
+    if is_complete(folder) and not overwrite:
+        raise PairFileError(
+            f"expected no pairs in {folder}, found a complete set; pass --overwrite or another path"
+        )
+    body = "".join(pair.model_dump_json() + "\n" for pair in pairs).encode()
+    manifest = PairManifest(
+        n_pairs=len(pairs),
+        pairs_sha256=hashlib.sha256(body).hexdigest(),
+        miner=miner,
+        seed=seed,
+        style=style,
+        stages=tuple(stages),
+        sources=tuple(sources),
+        split=split,
+    )
+    with _named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        _write_whole(folder / PAIRS, body)
+        _write_whole(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    return (folder / MANIFEST).exists()
+
+
+def read_manifest(folder: Path) -> PairManifest:
+    """Raises `PairFileError` when the folder was never finished or is of another schema."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise PairFileError(
+            f"expected {MANIFEST} in {folder}, found none: no pairs were stored there, or their "
+            "writing was cut short; run `contextrl mine pairs` again"
+        )
+    with _named(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        manifest = PairManifest.model_validate_json(text)
+    except ValidationError as error:
+        raise PairFileError(f"{path}: expected a pair manifest: {_first(error)}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise PairFileError(
+            f"{path}: expected schema {SCHEMA_VERSION}, found {manifest.schema_version}; mine again"
+        )
+    return manifest
+
+
+def read_pairs(folder: Path) -> tuple[Pair, ...]:
+    """The pairs of a complete folder (or of the `pairs.jsonl` in it), checked by digest.
+
+    Raises:
+        PairFileError: incomplete, changed after it was written, or not pairs of ours.
+    """
+    folder = folder.parent if folder.name == PAIRS else folder
+    manifest = read_manifest(folder)
+    path = folder / PAIRS
+    with _named(path):
+        body = path.read_bytes()
+    if hashlib.sha256(body).hexdigest() != manifest.pairs_sha256:
+        raise PairFileError(
+            f"expected {path} as its manifest describes it, found other bytes; mine again"
+        )
+    pairs = []
+    for number, line in enumerate(body.splitlines(), start=1):
+        try:
+            pairs.append(Pair.model_validate_json(line))
+        except ValidationError as error:
+            raise PairFileError(f"{path}:{number}: expected a pair: {_first(error)}") from error
+    return tuple(pairs)
+
+
+def read_any(path: Path) -> tuple[Pair, ...] | tuple[ReleasedPair, ...]:
+    """Pairs of ours from a folder, or the authors' released JSONL from a file.
+
+    Raises:
+        PairFileError: neither is there.
+    """
+    if path.is_dir() or path.name == PAIRS:
+        return read_pairs(path)
+    return read_released(path)
+
+
+def source_file(path: Path) -> SourceFile:
+    """`path` by name and content."""
+    digest = hashlib.sha256()
+    with _named(path), path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return SourceFile(path=str(path), sha256=digest.hexdigest())
+
+
+def _write_whole(path: Path, body: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(body)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PairFileError(f"{path}: {error.strerror or error}") from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"])) or "the record"
+    return f"{where}: {problem['msg']}"

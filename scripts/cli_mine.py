@@ -1,0 +1,180 @@
+"""`contextrl mine`: run folders -> contrastive pairs, and what surface features say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
+    from contextrl.agents.types import Trajectory
+    from contextrl.envs.types import Task
+    from contextrl.pairs.cascade import MiningResult, StageCount
+    from contextrl.pairs.evidence import ReadTaskSource
+    from contextrl.pairs.types import Pair
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+TRAIN, HELD_OUT = "train", "held-out"
+
+
+class HoldOutBy(StrEnum):
+    TASK = "task"
+    FUNCTION = "function"
+
+
+@app.callback()
+def mine_group() -> None:
+    """Turn trajectories into contrastive pairs."""
+
+
+@app.command()
+def pairs(
+    runs: Annotated[list[Path], typer.Option(help="Run folder; may be repeated.")],
+    tasks: Annotated[list[Path], typer.Option(help="Task file, JSONL; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="Pair folder to write.")],
+    seed: Annotated[int, typer.Option(help="Of the choice within the caps, and of splits.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N pairs.")] = None,
+    per_function: Annotated[int, typer.Option(min=1, help="Pairs of one function.")] = 64,
+    per_file: Annotated[int, typer.Option(min=1, help="Pairs of one file.")] = 512,
+    per_trajectory: Annotated[int, typer.Option(min=1, help="Pairs that show one run.")] = 8,
+    held_out_frac: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Write OUT/train and OUT/held-out.")
+    ] = 0.0,
+    held_out_by: Annotated[HoldOutBy, typer.Option(help="What is held out.")] = HoldOutBy.FUNCTION,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="The repository at the tasks' commit: names functions by syntax tree."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Manifests as JSON.")] = False,
+) -> None:
+    """Mine pairs from run folders and print how many were left after each stage."""
+    from contextrl.agents.store import TRAJECTORIES
+    from contextrl.envs.tasks import read_tasks
+    from contextrl.pairs.cascade import MINER, Caps, mine
+    from contextrl.pairs.store import source_file, write_pairs
+
+    parts = {TRAIN: out / TRAIN, HELD_OUT: out / HELD_OUT} if held_out_frac else {"": out}
+    _refuse_existing(parts.values(), overwrite)
+    known: list[Task] = [task for path in tasks for task in read_tasks(path)]
+    result = mine(
+        _read_runs(runs),
+        known,
+        seed=seed,
+        caps=Caps(
+            per_function=per_function,
+            per_file=per_file,
+            per_trajectory=per_trajectory,
+            limit=limit,
+        ),
+        read_source=_reader(source) if source else None,
+    )
+    sources = [source_file(path) for path in (*(run / TRAJECTORIES for run in runs), *tasks)]
+    split = _split(result, held_out_frac, held_out_by, seed) if held_out_frac else {"": result.pairs}
+    manifests = [
+        write_pairs(
+            folder,
+            split[part],
+            miner=MINER,
+            seed=seed,
+            stages=result.stages,
+            sources=sources,
+            split=part,
+            overwrite=overwrite,
+        )
+        for part, folder in parts.items()
+    ]
+    if json:
+        typer.echo("\n".join(manifest.model_dump_json() for manifest in manifests))
+        return
+    typer.echo(stage_table(result.stages))
+    for manifest, folder in zip(manifests, parts.values(), strict=True):
+        typer.echo(f"{manifest.n_pairs} pairs in {folder}")
+
+
+@app.command()
+def audit(
+    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="Pair folder.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Print how often one surface feature alone finds the supporting context."""
+    from contextrl.pairs.audit import audit as audit_pairs
+    from contextrl.pairs.store import read_pairs
+
+    report = audit_pairs(read_pairs(path)[:limit])
+    if json:
+        typer.echo(report.model_dump_json())
+        return
+    typer.echo(f"{report.n_pairs} pairs; each rule picks the option with ...")
+    for rule in report.rules:
+        share = rule.accuracy
+        flag = "  <- not chance" if rule.is_shortcut else ""
+        typer.echo(
+            f"  {rule.rule:<46} {share.mean:6.1%}  [{share.low:.1%}, {share.high:.1%}]"
+            f"  {rule.ties} ties{flag}"
+        )
+
+
+def stage_table(stages: Sequence[StageCount]) -> str:
+    """One line per stage: kept/seen, unit, name."""
+    lines = [f"  {each.kept:>9}/{each.seen:<9} {each.unit:<6} {each.name}" for each in stages]
+    return "\n".join([f"  {'kept':>9}/{'seen':<9} {'of':<6} stage", *lines])
+
+
+def _read_runs(folders: Sequence[Path]) -> Iterator[Trajectory]:
+    """Ids get their folder's place in front when there are several: they are unique per run."""
+    from contextrl.agents.store import read_trajectories
+
+    for number, folder in enumerate(folders):
+        for trajectory in read_trajectories(folder):
+            if len(folders) > 1:
+                named = f"{number}-{folder.resolve().name}:{trajectory.trajectory_id}"
+                trajectory = trajectory.model_copy(update={"trajectory_id": named})
+            yield trajectory
+
+
+def _refuse_existing(folders: Iterable[Path], overwrite: bool) -> None:
+    """Before the work, not after it."""
+    from contextrl.pairs.errors import PairFileError
+    from contextrl.pairs.store import is_complete
+
+    for folder in folders:
+        if is_complete(folder) and not overwrite:
+            raise PairFileError(
+                f"expected no pairs in {folder}, found a complete set; pass --overwrite or "
+                "another --out"
+            )
+
+
+def _split(
+    result: MiningResult, held_out_frac: float, by: HoldOutBy, seed: int
+) -> dict[str, tuple[Pair, ...]]:
+    from contextrl.pairs.splits import SplitBy, split_pairs
+
+    split = split_pairs(
+        result.pairs, held_out_frac=held_out_frac, seed=seed, by=SplitBy(by.value)
+    )
+    if split.dropped:
+        typer.echo(f"{split.dropped} pairs had a task on each side and were dropped", err=True)
+    return {TRAIN: split.train, HELD_OUT: split.held_out}
+
+
+def _reader(root: Path) -> ReadTaskSource:
+    """Files below `root` and nowhere else: the paths come from patches, which nobody checked."""
+    root = root.resolve()
+
+    def read(task: Task, path: str) -> str | None:
+        file = (root / path).resolve()
+        if not file.is_relative_to(root) or not file.is_file():
+            return None
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    return read

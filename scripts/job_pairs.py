@@ -1,0 +1,143 @@
+"""Stage `pairs`: the policy plays the tasks once, and its own episodes become contrastive pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from contextrl.agents.batch import BatchReport, EpisodeRequest, run_batch
+from contextrl.agents.episode import EpisodeKey
+from contextrl.agents.prompting import prompt_set
+from contextrl.agents.rollout import rollout
+from contextrl.agents.store import RunStore, read_trajectories
+from contextrl.agents.tokens import TokenPolicy
+from contextrl.agents.types import Trajectory
+from contextrl.envs.docker import DockerProvider, SandboxLimits
+from contextrl.envs.task_splits import TaskSplits
+from contextrl.envs.types import Task
+from contextrl.pairs.cascade import MINER, Caps, mine
+from contextrl.pairs.store import write_pairs
+from contextrl.scripts.stages import Cache, file_digest, source_digest
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.local_server import LocalTokenServer
+from contextrl.verl_ext.settings import JobConfig
+
+Progress = Callable[[str, int, int], None]
+
+TRAIN, HELD_OUT, EPISODES = "train", "held-out", "episodes"
+
+
+def mine_own_pairs(
+    job: JobConfig, model: Path, splits: TaskSplits, cache: Cache, progress: Progress
+) -> tuple[Path, bool]:
+    """A folder with pair folders `train` and `held-out`, and whether it was cached.
+
+    No task, and so no run, is on both sides: the held-out pairs come from the held-out tasks.
+    """
+    inputs = {
+        "model": file_digest(model),
+        "tasks": file_digest(splits.folder),
+        "mining": dataclasses.asdict(job.mining),
+        "limits": dataclasses.asdict(job.limits),
+        "prompts": job.prompts,
+        "code": source_digest(
+            "contextrl.agents", "contextrl.pairs", "contextrl.scripts:job_pairs.py"
+        ),
+    }
+    return cache.folder("pairs", inputs, lambda folder: _make(job, model, splits, folder, progress))
+
+
+def _make(
+    job: JobConfig, model: Path, splits: TaskSplits, folder: Path, progress: Progress
+) -> None:
+    held_out = [*splits.heldout_functions, *splits.heldout_mutants]
+    tasks = [*splits.train, *held_out]
+    _play(job, model, tasks, folder / EPISODES, progress)
+    runs = list(read_trajectories(folder / EPISODES))
+    for split, of_split, limit in (
+        (TRAIN, splits.train, job.mining.max_train),
+        (HELD_OUT, held_out, job.mining.max_held_out),
+    ):
+        _mine(folder / split, runs, of_split, job, split=split, limit=limit)
+
+
+def _play(
+    job: JobConfig, model: Path, tasks: Sequence[Task], folder: Path, progress: Progress
+) -> None:
+    """Ungraded: which runs solved their task does not matter to the miner, the gold patch does."""
+    prompts, sandbox = prompt_set(job.prompts), job.sandbox
+    limits = SandboxLimits(memory_mb=sandbox.memory_mb, cpus=sandbox.cpus, pids=sandbox.pids)
+    server = LocalTokenServer.from_pretrained(
+        str(model),
+        max_context_tokens=job.limits.max_context_tokens,
+        temperature=job.mining.temperature,
+        seed=job.mining.seed,
+    )
+    policy = TokenPolicy("warm-up", server, server.tokenizer)
+    requests = [
+        EpisodeRequest(task, EpisodeKey(phase="mine", sample=sample))
+        for task in tasks
+        for sample in range(job.mining.samples)
+    ]
+    config = {"model": file_digest(model), "mining": dataclasses.asdict(job.mining)}
+    with DockerProvider(limits=limits, run_id="mine") as provider:
+
+        def play(request: EpisodeRequest, cancel: threading.Event) -> Trajectory:
+            return rollout(
+                request.task,
+                provider,
+                policy,
+                prompts,
+                job.limits,
+                key=request.key,
+                cancel=cancel,
+            )
+
+        def on_progress(report: BatchReport, _: Trajectory | None) -> None:
+            progress("episodes", report.finished, report.requested)
+
+        with RunStore.open(folder, config) as store:
+            run_batch(
+                requests,
+                play,
+                store,
+                workers=sandbox.concurrency,
+                on_progress=on_progress,
+                on_interrupt=provider.close,
+            )
+            store.finish()
+    server.close()
+
+
+def _mine(
+    folder: Path,
+    runs: Sequence[Trajectory],
+    tasks: Sequence[Task],
+    job: JobConfig,
+    *,
+    split: str,
+    limit: int,
+) -> None:
+    ids = {task.task_id for task in tasks}
+    result = mine(
+        [run for run in runs if run.task_id in ids],
+        tasks,
+        seed=job.mining.seed,
+        caps=Caps(per_file=limit, limit=limit),
+    )
+    if not result.pairs:
+        last = result.stages[-1]
+        raise ConfigError(
+            f"expected {split} pairs from {len(tasks)} tasks, the cascade left none after "
+            f"'{last.name}'; play more tasks (job.tasks.n_train) or samples (job.mining.samples)"
+        )
+    write_pairs(
+        folder,
+        result.pairs,
+        miner=MINER,
+        seed=job.mining.seed,
+        stages=result.stages,
+        split=split,
+    )

@@ -1,0 +1,99 @@
+"""Stage `tasks`: from a package or files to the splits that the job trains and validates on."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from contextrl.envs.engine import connect
+from contextrl.envs.mutate import build_package_tasks
+from contextrl.envs.package_specs import package_spec
+from contextrl.envs.task_splits import SplitSizes, TaskSplits
+from contextrl.envs.tasks import read_tasks, write_tasks
+from contextrl.envs.types import Task
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings import TaskConfig
+
+HUB_PREFIX = "hf://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTasks:
+    train: Path
+    validate: Mapping[str, Path]
+    """Split name to file."""
+    splits: TaskSplits | None = None
+    """The package build they come from, if any."""
+
+
+def prepare_tasks(
+    config: TaskConfig, cache_dir: Path, progress: Callable[[str, int, int | None], None]
+) -> JobTasks:
+    """Raises `MutationError`, `TaskRowError`, `SandboxError` or `ConfigError`."""
+    if config.package is not None:
+        splits = build_package_tasks(
+            connect(),
+            package_spec(config.package),
+            out=cache_dir / "tasks",
+            sizes=SplitSizes(
+                train=config.n_train,
+                heldout_functions=config.n_heldout_functions,
+                heldout_mutants=config.n_heldout_mutants,
+                extra=config.n_extra,
+            ),
+            seed=config.seed,
+            progress=progress,
+        )
+        names = ("heldout_functions", "heldout_mutants")
+        return JobTasks(
+            train=splits.path("train"),
+            validate={name: splits.path(name) for name in names},
+            splits=splits,
+        )
+    if config.train is None:
+        raise ConfigError("expected job.tasks.package or job.tasks.train, found neither; set one")
+    train = local_file(config.train)
+    if config.validate:
+        return JobTasks(
+            train=train, validate={name: local_file(f) for name, f in config.validate.items()}
+        )
+    return _hold_out(read_tasks(train), config, cache_dir / "tasks")
+
+
+def local_file(name: str) -> Path:
+    """`name` on this disk. `hf://owner/repository/pattern` is fetched from the dataset hub.
+
+    Raises `ConfigError` if nothing, or more than one file, is meant.
+    """
+    if not name.startswith(HUB_PREFIX):
+        path = Path(name)
+        if not path.exists():
+            raise ConfigError(f"expected a file {path}, found none")
+        return path
+    from huggingface_hub import hf_hub_download, list_repo_files
+
+    owner, repository, pattern = name.removeprefix(HUB_PREFIX).split("/", 2)
+    repo_id = f"{owner}/{repository}"
+    files = fnmatch.filter(list_repo_files(repo_id, repo_type="dataset"), pattern)
+    if len(files) != 1:
+        raise ConfigError(f"expected one file like {pattern} in {repo_id}, found {files or 'none'}")
+    return Path(hf_hub_download(repo_id, files[0], repo_type="dataset"))
+
+
+def _hold_out(tasks: Sequence[Task], config: TaskConfig, folder: Path) -> JobTasks:
+    """A share of the tasks, chosen by their ids alone, is kept for validation."""
+    ranked = sorted(tasks, key=lambda task: hashlib.sha256(task.task_id.encode()).digest())
+    n_held_out = min(config.validate_limit or 64, len(ranked) // 4)
+    held_out, train = ranked[:n_held_out], ranked[n_held_out:]
+    if not held_out or not train:
+        raise ConfigError(f"expected at least 8 tasks in {config.train}, found {len(tasks)}")
+    key = hashlib.sha256("".join(task.task_id for task in ranked).encode()).hexdigest()[:12]
+    folder = folder / f"split-{key}-{n_held_out}"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"train": folder / "train.jsonl", "heldout_tasks": folder / "heldout_tasks.jsonl"}
+    write_tasks(files["train"], train)
+    write_tasks(files["heldout_tasks"], held_out)
+    return JobTasks(train=files["train"], validate={"heldout_tasks": files["heldout_tasks"]})

@@ -1,0 +1,220 @@
+"""The main job: tasks -> policy -> pairs -> training -> report. `run_swe_contextrl.sh` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from contextrl.envs.cleanup import reap
+from contextrl.envs.engine import connect
+from contextrl.scripts import console, job_report
+from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
+from contextrl.scripts.job_policy import warm_policy
+from contextrl.scripts.job_tasks import JobTasks, local_file, prepare_tasks
+from contextrl.scripts.job_train import (
+    MetricsLine,
+    read_metrics,
+    summary_line,
+    train,
+    validation_tasks,
+    write_dataset,
+)
+from contextrl.scripts.stages import Cache, Stages
+from contextrl.verl_ext.compose import compose
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings import CAConfig, JobConfig
+
+CONFIG = "config.yaml"
+
+
+def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
+    """The whole job; the run folder it ends in."""
+    config = load_run(resume) if resume else compose(overrides)
+    run_dir = resume or new_run_dir(config)
+    job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
+    cache = Cache(Path(job.cache_dir or ".cache/contextrl").absolute())
+    stages.say(f"run folder {run_dir}")
+    try:
+        with stages.stage("tasks", "issues with tests that decide them"):
+            tasks = prepare_tasks(job.tasks, cache.root, stages.progress)
+            stages.say(describe_tasks(tasks))
+        if not resume:
+            prepare(config, run_dir, job, ca, tasks, cache, stages)
+        with stages.stage(
+            "train", f"GRPO + {ca.lam:g} x CA through veRL, log in {run_dir}/train.log"
+        ):
+            total = config.trainer.total_training_steps
+            train(
+                run_dir,
+                cpu=not job.needs_gpu,
+                on_metrics=lambda line: stages.say(summary_line(line, total)),
+            )
+    finally:
+        left = reap(connect(), run=run_dir.name)
+        if left:
+            stages.say(f"removed {len(left)} sandboxes that the training left running")
+    with stages.stage("report", "before against after"):
+        report(config, run_dir, job, tasks, stages)
+    return run_dir
+
+
+def prepare(
+    config: DictConfig,
+    run_dir: Path,
+    job: JobConfig,
+    ca: CAConfig,
+    tasks: JobTasks,
+    cache: Cache,
+    stages: Stages,
+) -> None:
+    """Policy, pairs and datasets; then `config.yaml` holds all that the trainer needs."""
+    with open_dict(config):
+        config.job.run_dir = str(run_dir)
+        config.job.tasks.train = str(tasks.train)
+        config.job.tasks.validate = {name: str(file) for name, file in tasks.validate.items()}
+        config.trainer.default_local_dir = str(run_dir / "checkpoints")
+        config.trainer.experiment_name = run_dir.name
+    if tasks.splits is not None and not is_given(config, "actor_rollout_ref.model.path"):
+        with stages.stage("policy", "a tiny policy, warmed up on scripted runs"):
+            model, cached = warm_policy(job, ca, tasks.splits, cache, stages.progress)
+            stages.say(f"{model}{' (cached)' if cached else ''}")
+        with open_dict(config):
+            config.actor_rollout_ref.model.path = str(model)
+    if ca.pairs is None and tasks.splits is not None:
+        with stages.stage("pairs", "the policy's own episodes, mined for contrastive pairs"):
+            model = Path(config.actor_rollout_ref.model.path)
+            pairs, cached = mine_own_pairs(job, model, tasks.splits, cache, stages.progress)
+            stages.say(f"{pairs}{' (cached)' if cached else ''}")
+        with open_dict(config):
+            config.ca.pairs, config.ca.held_out = str(pairs / TRAIN), str(pairs / HELD_OUT)
+    elif ca.pairs is not None:
+        with open_dict(config):
+            config.ca.pairs = str(local_file(ca.pairs).absolute())
+    data = run_dir / "data"
+    limit = job.tasks.validate_limit
+    write_dataset(
+        data / "train.parquet",
+        validation_tasks({"train": tasks.train}, None),
+        job.prompts,
+        phase="train",
+    )
+    write_dataset(
+        data / "validate.parquet",
+        validation_tasks(tasks.validate, limit),
+        job.prompts,
+        phase="validate",
+    )
+    with open_dict(config):
+        config.data.train_files = [str(data / "train.parquet")]
+        config.data.val_files = [str(data / "validate.parquet")]
+    OmegaConf.resolve(config)
+    draft = run_dir / f".{CONFIG}"
+    OmegaConf.save(config, draft)
+    os.replace(draft, run_dir / CONFIG)
+
+
+def report(
+    config: DictConfig, run_dir: Path, job: JobConfig, tasks: JobTasks, stages: Stages
+) -> None:
+    metrics = read_metrics(run_dir)
+    summary = job_report.summarise(
+        run_dir,
+        tasks=validation_tasks(tasks.validate, job.tasks.validate_limit),
+        metrics=metrics,
+        stage_seconds=stages.seconds,
+        checkpoint=str(last_checkpoint(run_dir, metrics)),
+        config=container(config),
+    )
+    job_report.write_summary(summary, run_dir)
+    job_report.plot(metrics, run_dir / job_report.PLOT)
+    for line in job_report.lines(summary):
+        stages.say(line)
+
+
+def last_checkpoint(run_dir: Path, metrics: Sequence[MetricsLine]) -> Path:
+    """The Hugging Face folder of the last step that was saved."""
+    folders = (run_dir / "checkpoints").glob("global_step_*/actor/huggingface")
+    saved = sorted(folders, key=lambda folder: int(folder.parents[1].name.rpartition("_")[2]))
+    if not saved:
+        raise ConfigError(
+            f"expected a checkpoint in {run_dir}/checkpoints, found none; set trainer.save_freq"
+        )
+    return saved[-1]
+
+
+def describe_tasks(tasks: JobTasks) -> str:
+    files = {"train": tasks.train, **tasks.validate}
+    counts = {name: sum(1 for _ in file.open("rb")) for name, file in files.items()}
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def is_given(config: DictConfig, key: str) -> bool:
+    """Whether a preset or override named a model; veRL's default is a path that exists nowhere."""
+    value = OmegaConf.select(config, key)
+    return value is not None and value != "~/models/deepseek-llm-7b-chat"
+
+
+def new_run_dir(config: DictConfig) -> Path:
+    if config.job.run_dir:
+        run_dir = Path(config.job.run_dir).absolute()
+        if (run_dir / CONFIG).exists():
+            raise ConfigError(
+                f"expected no run in {run_dir}, found one; continue it with --resume {run_dir} or "
+                "name another folder"
+            )
+    else:
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        run_dir = Path("runs", f"swe-{now}").absolute()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return run_dir
+
+
+def load_run(run_dir: Path) -> DictConfig:
+    path = run_dir / CONFIG
+    if not path.exists():
+        raise ConfigError(
+            f"expected a run with a {CONFIG} in {run_dir}, found none: it ended before training; "
+            "start it again, its finished stages are cached"
+        )
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def container(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, Mapping)
+    return {str(key): value for key, value in plain.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="run_swe_contextrl.sh",
+        description="Train a coding agent with GRPO and the context-aware loss.",
+        epilog="Overrides are Hydra's: preset=qwen3-8b, ca.lam=0, trainer.total_training_steps=4.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run folder")
+    arguments = parser.parse_args(argv)
+    console.log_to_stderr(0)
+    stages = Stages(Console(stderr=True))
+
+    def job() -> None:
+        if arguments.resume and arguments.overrides:
+            raise ConfigError("expected --resume alone: a resumed run keeps its own configuration")
+        resume = arguments.resume.absolute() if arguments.resume else None
+        print(run(arguments.overrides, resume, stages))
+
+    return console.run(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

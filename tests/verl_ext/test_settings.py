@@ -1,0 +1,86 @@
+import dataclasses
+
+import pytest
+
+from contextrl.verl_ext.compose import compose, needs_gpu, presets
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings import CAConfig, JobConfig, Reuse
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_composes_and_its_blocks_parse(preset):
+    config = compose([f"preset={preset}"])
+    CAConfig.from_mapping(config.ca)
+    JobConfig.from_mapping(config.job)
+    assert config.trainer.v1.trainer_mode == "contextrl_sync"
+
+
+def test_the_base_file_states_every_field_of_our_blocks():
+    config = compose([])
+    assert set(config.ca) == {field.name for field in dataclasses.fields(CAConfig)}
+    assert set(config.job) == {field.name for field in dataclasses.fields(JobConfig)}
+
+
+def test_release_values_of_the_agentic_presets():
+    qwen, klear = compose(["preset=qwen3-8b"]), compose(["preset=klear-8b"])
+    assert (qwen.ca.lam, klear.ca.lam) == (0.001, 0.01)
+    assert (qwen.ca.prefill, klear.ca.prefill) == ("", "The correct option is")
+    assert (qwen.trainer.total_epochs, klear.trainer.total_epochs) == (3, 2)
+    for config in (qwen, klear):
+        actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+        assert (config.data.train_batch_size, actor.ppo_mini_batch_size, rollout.n) == (16, 8, 8)
+        assert (actor.optim.lr, actor.kl_loss_coef) == (2e-6, 5e-4)
+        assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 10)
+        assert (config.ca.clip, config.ca.pairs_per_step) == (5.0, 8)
+        assert config.job.limits.max_turns == 35
+
+
+def test_only_the_cpu_preset_runs_without_a_gpu():
+    assert [preset for preset in presets() if not needs_gpu(preset)] == ["tiny-cpu"]
+
+
+def test_an_unknown_override_is_named():
+    with pytest.raises(ConfigError, match=r"ca\.lamda"):
+        compose(["ca.lamda=1"])
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="tiny-cpu"):
+        needs_gpu("qwen-9000b")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lam": -1}, "ca.lam must be >= 0"),
+        ({"clip": 0}, "ca.clip must be > 0"),
+        ({"lamda": 1}, "unknown key ca.lamda"),
+        ({"reuse": "sometimes"}, r"ca.reuse must be one of \['fresh', 'per-rollout'\]"),
+        ({"pairs_per_step": "many"}, "ca.pairs_per_step must be int, got 'many'"),
+        ({"pairs_per_step": True}, "ca.pairs_per_step must be int, got True"),
+        ({"pairs": 3}, "ca.pairs must be null or str, got 3"),
+    ],
+)
+def test_wrong_values_are_named_with_what_was_expected(values, message):
+    with pytest.raises(ConfigError, match=message):
+        CAConfig.from_mapping(values)
+
+
+def test_numbers_as_yaml_reads_them():
+    assert CAConfig.from_mapping({"lam": "5e-4", "clip": 5, "reuse": "per-rollout"}) == CAConfig(
+        lam=5e-4, clip=5.0, reuse=Reuse.PER_ROLLOUT
+    )
+
+
+def test_errors_in_nested_blocks_carry_their_whole_name():
+    with pytest.raises(ConfigError, match=r"unknown key job\.limits\.max_turn;"):
+        JobConfig.from_mapping({"limits": {"max_turn": 3}})
+    with pytest.raises(ConfigError, match=r"limits\.max_turns must be positive"):
+        JobConfig.from_mapping({"limits": {"max_turns": 0}})
+
+
+def test_pairs_that_do_not_split_over_the_ranks_are_refused():
+    config = CAConfig(pairs_per_step=8, micro_batch_size=2)
+    config.check_ranks(4)
+    with pytest.raises(ConfigError, match="multiple of data-parallel ranks x"):
+        config.check_ranks(3)

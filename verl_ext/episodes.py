@@ -1,0 +1,114 @@
+"""Everything one process needs to play episodes: tasks, sandboxes, grader, limits, a store.
+
+Built once per process from the resolved configuration, because veRL makes a new agent loop
+object for every episode. The owner of a process ends by closing it; a killed one's containers
+are reaped by their labels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextrl.agents.episode import EpisodeKey
+from contextrl.agents.prompting import PromptSet, prompt_set
+from contextrl.agents.rollout import rollout
+from contextrl.agents.store import RunStore
+from contextrl.agents.types import Policy, Trajectory
+from contextrl.envs.docker import DockerProvider, SandboxLimits
+from contextrl.envs.engine import connect
+from contextrl.envs.grading import CachingGrader, DockerGrader
+from contextrl.envs.tasks import read_tasks
+from contextrl.envs.types import Grader, SandboxProvider, Task
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings import JobConfig
+
+EPISODES_FOLDER = "episodes"
+"""Below the run folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    job: JobConfig
+    tasks: Mapping[str, Task]
+    provider: SandboxProvider
+    grader: Grader
+    prompts: PromptSet
+    store: RunStore
+    threads: ThreadPoolExecutor
+    """As wide as sandboxes may run at once; an episode holds a thread from start to grade."""
+
+    @classmethod
+    def open(cls, job: JobConfig) -> Episodes:
+        """Connects to Docker and reads every task file. Raises `EnvsError` or `ConfigError`."""
+        run_dir = Path(job.run_dir)
+        client = connect()
+        limits = SandboxLimits(
+            memory_mb=job.sandbox.memory_mb, cpus=job.sandbox.cpus, pids=job.sandbox.pids
+        )
+        return cls(
+            job=job,
+            tasks=_tasks(job),
+            provider=DockerProvider(client, limits=limits, run_id=run_dir.name),
+            grader=CachingGrader(DockerGrader(client, limits=limits, run_id=run_dir.name)),
+            prompts=prompt_set(job.prompts),
+            store=RunStore.open(run_dir / EPISODES_FOLDER, {"run": run_dir.name}, resume=True),
+            threads=ThreadPoolExecutor(job.sandbox.concurrency, thread_name_prefix="episode"),
+        )
+
+    @classmethod
+    def of_this_process(cls, config: Any) -> Episodes:
+        """Opened at the first call; `config` is the whole resolved configuration."""
+        with _lock:
+            if not _of_this_process:
+                _of_this_process.append(cls.open(JobConfig.from_mapping(config.job)))
+            return _of_this_process[0]
+
+    def play(
+        self,
+        policy: Policy,
+        *,
+        task_id: str,
+        phase: str,
+        train_step: int,
+        sample: int,
+    ) -> Trajectory:
+        """One episode, graded and stored."""
+        if task_id not in self.tasks:
+            raise ConfigError(
+                f"expected task {task_id!r} in the files of job.tasks, found it in none of them"
+            )
+        trajectory = rollout(
+            self.tasks[task_id],
+            self.provider,
+            policy,
+            self.prompts,
+            self.job.limits,
+            grader=self.grader,
+            grade_unsubmitted=self.job.grade_unsubmitted,
+            key=EpisodeKey(phase=phase, train_step=train_step, sample=sample),
+        )
+        if trajectory.trajectory_id not in self.store:  # a resumed step plays its episodes again
+            self.store.append(trajectory)
+        return trajectory
+
+    def close(self) -> None:
+        self.threads.shutdown(cancel_futures=True)
+        self.provider.close()
+        self.store.close()
+
+
+_lock = threading.Lock()
+_of_this_process: list[Episodes] = []
+
+
+def _tasks(job: JobConfig) -> dict[str, Task]:
+    files = [job.tasks.train, *job.tasks.validate.values()]
+    tasks = [task for file in files if file is not None for task in read_tasks(Path(file))]
+    if not tasks:
+        raise ConfigError("expected tasks in job.tasks.train or job.tasks.validate, found none")
+    return {task.task_id: task for task in tasks}
