@@ -7,44 +7,25 @@ time somebody appends, and passed over by readers. Any number of threads and pro
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from contextrl.agents.errors import RunStoreError
+from contextrl.agents.manifest import MANIFEST, Manifest, brief, read_manifest
 from contextrl.agents.types import SCHEMA_VERSION, Trajectory
-from contextrl.envs.types import Record
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 TRAJECTORIES = "trajectories.jsonl"
-RECORDED_PACKAGES = ("contextrl", "docker", "jinja2", "pydantic", "torch", "transformers", "verl")
-
-
-class Manifest(Record):
-    schema_version: int = SCHEMA_VERSION
-    config: dict[str, Any]
-    """Resolved; what makes two runs comparable."""
-    config_digest: str
-    versions: dict[str, str]
-    created: str
-    """ISO 8601, UTC."""
-    finished: str = ""
-    """Empty while the run is going on, and after it was interrupted."""
-    counts: dict[str, int] = Field(default_factory=dict)
-    """Trajectories by stop reason, as of `finished`."""
 
 
 class RunStore:
@@ -74,25 +55,25 @@ class RunStore:
         Raises `RunStoreError` if the folder holds a run and neither is given, if it holds another
         configuration's, or if it cannot be written. `overwrite` deletes the run's two files only.
         """
-        config = dict(json.loads(json.dumps(config)))  # as it reads back
+        manifest = Manifest.new(config)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 for name in (TRAJECTORIES, MANIFEST):
                     (folder / name).unlink(missing_ok=True)
-            # Created before any trajectory, so a folder with trajectories has a manifest.
-            new = Manifest(
-                config=config,
-                config_digest=config_digest(config),
-                versions=_versions(),
-                created=_now(),
-            )
-            try:
-                _write_new(folder / MANIFEST, new)
-                manifest = new
+            try:  # before any trajectory, so that a folder with trajectories has a manifest
+                manifest.write_new(folder)
             except FileExistsError:
-                manifest = read_manifest(folder)
-                _check_same_run(folder, manifest, config, resume=resume)
+                wanted, manifest = manifest, read_manifest(folder)
+                if not resume:
+                    raise RunStoreError(
+                        f"{folder}: expected no run, found one of {manifest.created}; continue it "
+                        "with --resume, replace it with --overwrite, or choose another folder"
+                    ) from None
+                manifest.check_resumable(folder, wanted.config)
+                if manifest.finished:  # more is to come
+                    manifest = manifest.reopened()
+                    manifest.replace(folder)
             return cls(folder, manifest)
         except OSError as error:
             raise RunStoreError(f"run folder {folder}: cannot be written: {error}") from error
@@ -107,7 +88,8 @@ class RunStore:
 
     def append(self, trajectory: Trajectory) -> None:
         """On disk when this returns. Raises `RunStoreError`, leaving no part of a line behind."""
-        line = trajectory.model_dump_json().encode() + b"\n"
+        # Not `model_dump_json`: it refuses the lone surrogates that a diff of latin-1 text holds.
+        line = json.dumps(trajectory.model_dump(mode="json")).encode() + b"\n"
         try:
             with self._exclusive():
                 self._cut_torn_line()
@@ -129,11 +111,9 @@ class RunStore:
     def finish(self) -> Manifest:
         """State in the manifest that the run is complete, with its counts."""
         reasons = Counter(line["stop_reason"] for line in _lines(self.folder / TRAJECTORIES))
-        self.manifest = self.manifest.model_copy(
-            update={"finished": _now(), "counts": dict(sorted(reasons.items()))}
-        )
+        self.manifest = self.manifest.completed(reasons)
         try:
-            _replace(self.folder / MANIFEST, self.manifest)
+            self.manifest.replace(self.folder)
         except OSError as error:
             raise RunStoreError(f"run folder {self.folder}: manifest: {error}") from error
         return self.manifest
@@ -176,21 +156,6 @@ class RunStore:
             )
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Raises `RunStoreError` if `folder` holds no run of this schema."""
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise RunStoreError(f"{path}: expected schema {SCHEMA_VERSION}, found {version}")
-        return Manifest.model_validate(content)
-    except FileNotFoundError:
-        raise RunStoreError(f"{folder}: expected a run folder, found no {MANIFEST}") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunStoreError(f"{path}: expected a run manifest: {_brief(error)}") from error
-
-
 def read_trajectories(folder: Path) -> Iterator[Trajectory]:
     """One at a time, in the order they ended. Raises `RunStoreError` at a line it cannot read."""
     read_manifest(folder)
@@ -199,32 +164,7 @@ def read_trajectories(folder: Path) -> Iterator[Trajectory]:
         try:
             yield Trajectory.model_validate(line)
         except ValidationError as error:
-            raise RunStoreError(f"{path}:{number}: not a trajectory: {_brief(error)}") from error
-
-
-def config_digest(config: Mapping[str, Any]) -> str:
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _check_same_run(
-    folder: Path, manifest: Manifest, config: Mapping[str, Any], *, resume: bool
-) -> None:
-    if not resume:
-        raise RunStoreError(
-            f"{folder}: expected no run, found one of {manifest.created}; continue it with "
-            "--resume, replace it with --overwrite, or choose another folder"
-        )
-    if manifest.config_digest != config_digest(config):
-        keys = sorted(
-            key
-            for key in {*manifest.config, *config}
-            if manifest.config.get(key) != config.get(key)
-        )
-        raise RunStoreError(
-            f"{folder}: expected a run of this configuration, found one that differs in "
-            f"{', '.join(keys)}; resume with the same settings or choose another folder"
-        )
+            raise RunStoreError(f"{path}:{number}: not a trajectory: {brief(error)}") from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -242,49 +182,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 content = json.loads(line)
                 version = content["schema_version"]
             except (ValueError, KeyError, TypeError) as error:
-                raise RunStoreError(
-                    f"{path}:{number}: not a trajectory: {_brief(error)}"
-                ) from error
+                raise RunStoreError(f"{path}:{number}: not a trajectory: {brief(error)}") from error
             if version != SCHEMA_VERSION:
                 raise RunStoreError(
                     f"{path}:{number}: expected schema {SCHEMA_VERSION}, found {version}"
                 )
             yield content
-
-
-def _write_new(path: Path, manifest: Manifest) -> None:
-    """Whole or not at all. Raises `FileExistsError` if somebody was faster."""
-    draft = _draft(path, manifest)
-    try:
-        os.link(draft, path)
-    finally:
-        draft.unlink()
-
-
-def _replace(path: Path, manifest: Manifest) -> None:
-    _draft(path, manifest).replace(path)
-
-
-def _draft(path: Path, manifest: Manifest) -> Path:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return draft
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in RECORDED_PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

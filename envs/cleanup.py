@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -33,6 +34,16 @@ class Removed:
     reason: str
 
 
+def labels(run_id: str, *, lease_s: float) -> dict[str, str]:
+    """What every container of ours carries: its run, its owner and how long it may stay."""
+    return {
+        LABEL_RUN: run_id,
+        LABEL_HOST: socket.gethostname(),
+        LABEL_PID: owner_label(os.getpid()),
+        LABEL_DEADLINE: str(int(time.time() + lease_s)),
+    }
+
+
 def owner_label(pid: int) -> str:
     """`pid:birth`, where birth tells a process from a later one with the same number."""
     return f"{pid}:{_birth(pid)}"
@@ -60,8 +71,8 @@ def reap(
     with engine_boundary("listing containers"):
         found = client.api.containers(all=True, filters=filters)
     for container in found:
-        labels = container.get("Labels") or {}
-        reason = "asked for" if everything or run else _stale(labels)
+        found_labels = container.get("Labels") or {}
+        reason = "asked for" if everything or run else _stale(found_labels)
         if reason is None:
             continue
         try:
@@ -76,20 +87,20 @@ def reap(
             Removed(
                 container=container["Id"][:12],
                 image=str(container.get("Image", "")),
-                run=labels.get(LABEL_RUN, ""),
+                run=found_labels.get(LABEL_RUN, ""),
                 reason=reason,
             )
         )
     return removed
 
 
-def _stale(labels: dict[str, str]) -> str | None:
-    deadline = labels.get(LABEL_DEADLINE, "")
+def _stale(found: dict[str, str]) -> str | None:
+    deadline = found.get(LABEL_DEADLINE, "")
     if deadline.isdigit() and time.time() > int(deadline):
         return "its deadline passed"
-    here = labels.get(LABEL_HOST) == socket.gethostname()
-    if here and not owner_alive(labels.get(LABEL_PID, "")):
-        return f"its owner, process {labels.get(LABEL_PID, '?').partition(':')[0]}, is gone"
+    here = found.get(LABEL_HOST) == socket.gethostname()
+    if here and not owner_alive(found.get(LABEL_PID, "")):
+        return f"its owner, process {found.get(LABEL_PID, '?').partition(':')[0]}, is gone"
     return None
 
 

@@ -65,7 +65,7 @@ def _grade_in(sandbox: Sandbox, task: Task, diff: str) -> Reward:
             raise TaskSetupError(f"task {task.task_id}: test_patch does not apply: {rejection}")
 
     report = f"{scratch}/report.xml"
-    result = sandbox.exec(test_command(task, report), timeout_s=task.test_timeout_s)
+    result = sandbox.exec(pytest_command(task, report), timeout_s=task.test_timeout_s)
     if result.timed_out:
         detail = f"the tests ran past {task.test_timeout_s:g} s"
         return Reward(verdict=Verdict.TIMEOUT, test_seconds=result.seconds, detail=detail)
@@ -89,7 +89,7 @@ def _grade_in(sandbox: Sandbox, task: Task, diff: str) -> Reward:
     )
 
 
-def test_files(task: Task) -> tuple[str, ...]:
+def listed_files(task: Task) -> tuple[str, ...]:
     """The files that hold the listed tests. Raises `TaskSetupError` if pytest cannot find them."""
     listed = {
         test.partition("::")[0] for test in (*task.fail_to_pass, *task.pass_to_pass) if "::" in test
@@ -98,17 +98,17 @@ def test_files(task: Task) -> tuple[str, ...]:
     files = sorted(listed or {path for path in _patched(task.test_patch) if path.endswith(".py")})
     if not files or any(not path.endswith(".py") or path.startswith("-") for path in files):
         raise TaskSetupError(
-            f"task {task.task_id}: expected pytest ids like tests/test_a.py::test_b in FAIL_TO_PASS "
-            f"and PASS_TO_PASS, found {task.fail_to_pass[0]!r}"
+            f"task {task.task_id}: expected pytest ids like tests/test_a.py::test_b, "
+            f"found {task.fail_to_pass[0]!r}"
         )
     return tuple(files)
 
 
-def test_command(task: Task, report: str) -> str:
+def pytest_command(task: Task, report: str) -> str:
     """Runs whole files: one id that does not exist would make pytest run nothing at all."""
     # Our own images hold only what the package needs; other repositories count on their plugins.
     autoload = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 " if task.source is TaskSource.MUTATION else ""
-    files = " ".join(shlex.quote(path) for path in test_files(task))
+    files = " ".join(shlex.quote(path) for path in listed_files(task))
     return (
         f"{autoload}pytest -q --tb=short -p no:cacheprovider -o junit_family=xunit1 "
         f"--rootdir={shlex.quote(task.workdir)} --junitxml={report} {files}"
@@ -135,7 +135,7 @@ def _restore_protected(sandbox: Sandbox, task: Task, scratch: str) -> None:
     restore = paths_to_restore(
         changed.split("\0"),
         allowed=_patched(task.gold_patch),
-        always={*test_files(task), *_patched(task.test_patch)},
+        always={*listed_files(task), *_patched(task.test_patch)},
     )
     if not restore:
         return

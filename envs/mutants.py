@@ -8,7 +8,7 @@ import hashlib
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from contextrl.envs.operators import OPERATORS, Edit, Scope, Source
@@ -59,7 +59,7 @@ class Proposals:
     dropped: Counter[str]
 
 
-def functions_of(sources: dict[str, str], *, max_lines: int) -> tuple[Function, ...]:
+def functions_of(sources: Mapping[str, str], *, max_lines: int) -> tuple[Function, ...]:
     """Top-level functions of at most `max_lines` lines with unambiguous names, in source order.
 
     A name that any other `def` shares, a method's included, is ambiguous: a reader that looks for

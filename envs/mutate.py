@@ -32,8 +32,7 @@ from contextrl.envs.mutation_stages import (
     propose_mutants,
 )
 from contextrl.envs.package_specs import PackageSpec
-from contextrl.envs.packages import copy_kept, extract_sdist, fetch_sdist
-from contextrl.envs.source_prep import prepare_source
+from contextrl.envs.packages import fetch_sdist, prepare_tree, tree_digest
 from contextrl.envs.task_splits import (
     BuildManifest,
     Division,
@@ -87,40 +86,17 @@ def build_package_tasks(
     if not overwrite and (complete := load_splits(folder)) is not None:
         return complete
 
-    workers = min(os.cpu_count() or 1, MAX_WORKERS)
     bench = Workbench(
         client=client,
         spec=spec,
         image=image,
         sources=sources,
-        workers=workers,
+        workers=min(os.cpu_count() or 1, MAX_WORKERS),
         progress=progress,
     )
-    functions = functions_of(sources, max_lines=spec.max_function_lines)
-    base = measure_baseline(bench, functions)
-    mutants = propose_mutants(bench, functions, base, seed=seed)
-    sampled = in_turns([each[: spec.max_mutants_per_function] for each in mutants.values()])
-    left = sum(map(len, mutants.values())) - len(sampled)
-    bench.count("sampled", len(sampled), {"over-limit": left})
-    by_function: dict[str, list[Bug]] = defaultdict(list)
-    for bug in find_bugs(bench, "bugs", sampled, base):
-        by_function[bug.mutant.function].append(bug)
-    division = divide(by_function, sizes, seed=seed)
-    chosen = (*division.train, *division.heldout_functions, *division.heldout_mutants)
-    bench.count("split", len(chosen), {"surplus": len(division.surplus)})
-    confirmed = confirm(bench, chosen)
-
-    splits = {
-        name: [bug for bug in each if bug.mutant.key in confirmed]
-        for name, each in (
-            ("train", division.train),
-            ("heldout_functions", division.heldout_functions),
-            ("heldout_mutants", division.heldout_mutants),
-        )
-    }
-    splits["extra"] = find_extra(bench, mutants, base, division, limit=sizes.extra)
+    bugs = choose_bugs(bench, sizes, seed=seed)
     tasks = {
-        name: [make_task(bench, bug, base_commit) for bug in each] for name, each in splits.items()
+        split: [make_task(bench, bug, base_commit) for bug in each] for split, each in bugs.items()
     }
     manifest = BuildManifest(
         key=key,
@@ -130,10 +106,10 @@ def build_package_tasks(
         image=image,
         base_commit=base_commit,
         stages=tuple(bench.stages),
-        tasks={name: len(each) for name, each in tasks.items()},
+        tasks={split: len(each) for split, each in tasks.items()},
         functions={
-            name: tuple(sorted({bug.mutant.function for bug in each}))
-            for name, each in splits.items()
+            split: tuple(sorted({bug.mutant.function for bug in each}))
+            for split, each in bugs.items()
         },
     )
     _check_sizes(manifest)
@@ -143,51 +119,32 @@ def build_package_tasks(
     return complete
 
 
-def prepare_tree(spec: PackageSpec, archive: Path, scratch: Path) -> Path:
-    """The part of the sdist that the image holds, with its sources prepared (`source_prep`)."""
-    (scratch / "sdist").mkdir()
-    tree = scratch / "tree"
-    copy_kept(extract_sdist(archive, scratch / "sdist"), spec.keep, tree)
-    for file in spec.sources:
-        path = tree / file
-        if not path.is_file():
-            raise MutationError(f"{spec.name}: expected the source file {file}, found nothing")
-        text = path.read_text(encoding="utf-8")
-        path.write_text(prepare_source(text, name=file), encoding="utf-8")
-    return tree
+def choose_bugs(bench: Workbench, sizes: SplitSizes, *, seed: int) -> dict[str, list[Bug]]:
+    """Bugs by split: from every edit down to those that two runs of the tests agree on."""
+    functions = functions_of(bench.sources, max_lines=bench.spec.max_function_lines)
+    base = measure_baseline(bench, functions)
+    mutants = propose_mutants(bench, functions, base, seed=seed)
+    sampled = in_turns([each[: bench.spec.max_mutants_per_function] for each in mutants.values()])
+    left = sum(map(len, mutants.values())) - len(sampled)
+    bench.count("sampled", len(sampled), {"over-limit": left})
 
-
-def tree_digest(tree: Path) -> str:
-    """Forty hex digits that depend on names and contents alone; stands for a commit."""
-    digest = hashlib.sha1(usedforsecurity=False)
-    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(tree).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def build_key(spec: PackageSpec, image: str, base_commit: str, sizes: SplitSizes, seed: int) -> str:
-    """Changes with the package, the parameters and the code that turns them into tasks."""
-    digest = hashlib.sha256()
-    for part in (spec.model_dump(mode="json"), image, base_commit, sizes.model_dump(), seed):
-        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
-    for module in sorted(_RECIPE):
-        digest.update((Path(__file__).parent / module).read_bytes())
-    return digest.hexdigest()[:12]
-
-
-_RECIPE = (
-    "issue_text.py",
-    "mutants.py",
-    "mutate.py",
-    "mutation_driver.py",
-    "mutation_runner.py",
-    "mutation_scope.py",
-    "mutation_stages.py",
-    "operators.py",
-    "source_prep.py",
-    "task_splits.py",
-)
+    by_function: dict[str, list[Bug]] = defaultdict(list)
+    for bug in find_bugs(bench, "bugs", sampled, base):
+        by_function[bug.mutant.function].append(bug)
+    division = divide(by_function, sizes, seed=seed)
+    chosen = {
+        "train": division.train,
+        "heldout_functions": division.heldout_functions,
+        "heldout_mutants": division.heldout_mutants,
+    }
+    every = [bug for each in chosen.values() for bug in each]
+    bench.count("split", len(every), {"surplus": len(division.surplus)})
+    confirmed = confirm(bench, every, base)
+    bugs = {
+        split: [bug for bug in each if bug.mutant.key in confirmed]
+        for split, each in chosen.items()
+    }
+    return {**bugs, "extra": find_extra(bench, mutants, base, division, limit=sizes.extra)}
 
 
 def find_extra(
@@ -227,6 +184,31 @@ def make_task(bench: Workbench, bug: Bug, base_commit: str) -> Task:
         pass_to_pass=bug.passing,
         test_timeout_s=spec.test_timeout_s,
     )
+
+
+def build_key(spec: PackageSpec, image: str, base_commit: str, sizes: SplitSizes, seed: int) -> str:
+    """Changes with the package, the parameters and the code that turns them into tasks."""
+    digest = hashlib.sha256()
+    for part in (spec.model_dump(mode="json"), image, base_commit, sizes.model_dump(), seed):
+        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    for module in sorted(_RECIPE):
+        digest.update((Path(__file__).parent / module).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+_RECIPE = (
+    "issue_text.py",
+    "mutants.py",
+    "mutate.py",
+    "mutation_driver.py",
+    "mutation_runner.py",
+    "mutation_scope.py",
+    "mutation_stages.py",
+    "operators.py",
+    "packages.py",
+    "source_prep.py",
+    "task_splits.py",
+)
 
 
 def _check_sizes(manifest: BuildManifest) -> None:

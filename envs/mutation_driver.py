@@ -1,9 +1,9 @@
 """Runs inside the sandbox: many short pytest runs over one tree, each in a forked process.
 
 Standard library and pytest only, nothing of this package: the file is copied into a container and
-started there as `python mutation_driver.py JOB`. It reads a `DriverJob` and prints one `TestReport`
-a line (see `mutation_runner`, which owns both forms). Forking a process that has pytest imported,
-over a tree whose test modules are already compiled, is what makes a run cost 0.1 s.
+started there as `python mutation_driver.py JOB`. It reads a `DriverJob` and prints a `SuiteReport`
+a line; `mutation_runner` owns both forms. A run costs 0.1 s because it is a fork of a process that
+has pytest imported, over a tree whose test modules are compiled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import select
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import pytest
 
+COPY = "/tmp/t{:02d}"  # as long as /testbed: pytest cuts a message with a path in the same place
 MEMORY_BYTES = 1 << 30
 QUIET = ["-q", "--tb=short"]
 QUIET += ["-pno:cacheprovider", "-pno:junitxml", "-pno:faulthandler", "-pno:pastebin"]
@@ -41,15 +41,14 @@ tree = Path()
 def main() -> None:
     global job
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    folder = Path(tempfile.mkdtemp())
-    first = folder / "0"
-    shutil.copytree(job["tree"], first, symlinks=True)
-    warm_up(first)
+    copies = [Path(COPY.format(number)) for number in range(job["workers"])]
+    shutil.copytree(job["tree"], copies[0], symlinks=True)
+    warm_up(copies[0])
+    for copy in copies[1:]:
+        shutil.copytree(copies[0], copy, symlinks=True)  # keeps times: .pyc stay valid
     trees: multiprocessing.Queue[str] = multiprocessing.Queue()
-    trees.put(str(first))
-    for number in range(1, job["workers"]):
-        shutil.copytree(first, folder / str(number), symlinks=True)  # keeps times: .pyc stay valid
-        trees.put(str(folder / str(number)))
+    for copy in copies:
+        trees.put(str(copy))
     with multiprocessing.Pool(job["workers"], initializer=take_tree, initargs=(trees,)) as pool:
         for report in pool.imap_unordered(run, job["runs"]):
             print(json.dumps(report), flush=True)
@@ -64,12 +63,13 @@ def warm_up(copy: Path) -> None:
 
     def work(report: dict[str, Any]) -> None:
         pytest_main(copy, ["--collect-only"], collect, report, warm_up=True)
-        for name, module in list(sys.modules.items()):
-            origin = getattr(module, "__file__", None)
-            if origin and Path(copy) not in Path(origin).parents:
-                report["outcomes"][name] = ""
+        report["modules"] = [
+            name
+            for name, module in sys.modules.items()
+            if (origin := getattr(module, "__file__", None)) and copy not in Path(origin).parents
+        ]
 
-    for name in forked(work, WARM_UP_S)["outcomes"]:
+    for name in forked(work, WARM_UP_S).get("modules", ()):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
@@ -83,7 +83,7 @@ def take_tree(trees: multiprocessing.Queue[str]) -> None:
 
 
 def run(wanted: dict[str, Any]) -> dict[str, Any]:
-    """One `TestReport`: the wanted tests on the tree with at most one line replaced."""
+    """One `SuiteReport`: the wanted tests on the tree with at most one line replaced."""
     with replaced_line(wanted) if wanted["file"] else contextlib.nullcontext():
         started = time.monotonic()
         report = forked(lambda report: pytest_main(tree, [], wanted, report), job["wall_s"])
@@ -172,6 +172,7 @@ class Recorder:
 
     def __init__(self, copy: Path, report: dict[str, Any], trace: bool) -> None:
         self.sources = {str(copy / source): source for source in job["sources"]}
+        self.copy = copy
         self.report = report
         self.trace = trace
 
@@ -184,7 +185,8 @@ class Recorder:
         crash = getattr(report.longrepr, "reprcrash", None)
         if report.failed and crash is not None and report.nodeid not in self.report["crashes"]:
             lines = str(crash.message).splitlines() or [""]
-            self.report["crashes"][report.nodeid] = lines[0][:CRASH_CHARS]
+            shown = lines[0].replace(str(self.copy), job["tree"])
+            self.report["crashes"][report.nodeid] = shown[:CRASH_CHARS]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Any:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import socket
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +14,7 @@ from docker.types import LogConfig
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
-from contextrl.envs.cleanup import LABEL_DEADLINE, LABEL_HOST, LABEL_PID, LABEL_RUN, owner_label
+from contextrl.envs.cleanup import labels
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import MutationError, SandboxError
 from contextrl.envs.types import Outcome, Record
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 PYTHON = "/opt/venv/bin/python"
 PROCESSES = 256
 OWNER = 1000
-LEASE_S = 3600
+LEASE_S = 3600.0
 """After this long `contextrl clean` removes the container whoever owns it."""
 
 
@@ -141,12 +138,7 @@ def _create(client: DockerClient, image: str, job: DriverJob, hash_seed: int) ->
         security_opt=["no-new-privileges:true"],
         init=True,
         log_config=LogConfig(type=LogConfig.types.JSON),  # whatever the engine's default is
-        labels={
-            LABEL_RUN: "tasks-build",
-            LABEL_HOST: socket.gethostname(),
-            LABEL_PID: owner_label(os.getpid()),
-            LABEL_DEADLINE: str(int(time.time() + LEASE_S)),
-        },
+        labels=labels("tasks-build", lease_s=LEASE_S),
     )
 
 

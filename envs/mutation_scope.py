@@ -10,7 +10,6 @@ from contextrl.envs.mutants import Function
 from contextrl.envs.mutation_runner import Ended, SuiteReport
 from contextrl.envs.types import Outcome
 
-MAX_COVERING = 10
 MAX_NEIGHBOURS = 4
 MAX_FAIL_TO_PASS = 5
 MAX_PASS_TO_PASS = 10
@@ -20,16 +19,20 @@ _SHELL_SAFE = re.compile(r"[\w./:\[\]-]+")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The tests of one function, nearest first."""
+    """The test file that is nearest to one function, and its trusted tests, nearest first.
 
+    One file, because grading runs whole files.
+    """
+
+    file: str
     covering: tuple[str, ...]
     """Tests that enter the function when they run."""
     neighbours: tuple[str, ...]
-    """Tests of the same files that do not."""
+    """Some of the tests that do not."""
 
     @property
     def tests(self) -> tuple[str, ...]:
-        return self.covering[:MAX_COVERING] + self.neighbours[:MAX_NEIGHBOURS]
+        return self.covering + self.neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,10 @@ def baseline(functions: Iterable[Function], reports: Sequence[SuiteReport]) -> B
 
 def judge(report: SuiteReport, scope: Scope) -> Judgement:
     """Which tests of `scope` a mutant breaks and which it leaves, nearest first, capped."""
-    if report.ended in (Ended.CPU_LIMIT, Ended.WALL_LIMIT):
-        return Judgement("time-limit")
-    if report.ended is Ended.NO_REPORT:
-        return Judgement("no-report")
-    if any(crash.startswith("MemoryError") for crash in report.crashes.values()):
-        return Judgement("memory-limit")
+    # An endless loop that also grows meets one limit or the other, as the machine has it.
+    out_of_memory = any(crash.startswith("MemoryError") for crash in report.crashes.values())
+    if report.ended is not Ended.REPORTED or out_of_memory:
+        return Judgement("resource-limit")
     broken = (Outcome.FAILED, Outcome.ERROR)
     failing = tuple(test for test in scope.tests if report.outcome(test) in broken)
     passing = tuple(test for test in scope.tests if report.outcome(test) is Outcome.PASSED)
@@ -108,11 +109,14 @@ def _distance(function: str, test: str, functions_entered: int) -> tuple[bool, b
 
 
 def _scope(covering: list[str], trusted: tuple[str, ...]) -> Scope:
-    files = list(dict.fromkeys(test.split("::")[0] for test in covering))
-    neighbours = [
-        test
-        for file in files
-        for test in trusted
-        if test.startswith(f"{file}::") and test not in covering
-    ]
-    return Scope(tuple(covering), tuple(neighbours[:MAX_NEIGHBOURS]))
+    file = _file(covering[0])
+    here = [test for test in trusted if _file(test) == file]
+    return Scope(
+        file=file,
+        covering=tuple(test for test in covering if _file(test) == file),
+        neighbours=tuple(test for test in here if test not in covering)[:MAX_NEIGHBOURS],
+    )
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from contextrl.envs.errors import MutationError
 from contextrl.envs.mutants import Function, Mutant, propose, spread
-from contextrl.envs.mutation_runner import DriverJob, SuiteReport, SuiteRun, run_suites
-from contextrl.envs.mutation_scope import Baseline, baseline, judge
+from contextrl.envs.mutation_runner import DriverJob, Ended, SuiteReport, SuiteRun, run_suites
+from contextrl.envs.mutation_scope import Baseline, Scope, baseline, judge
 from contextrl.envs.package_specs import PackageSpec
 from contextrl.envs.task_splits import StageCount
 from contextrl.envs.types import Outcome
@@ -92,15 +93,28 @@ class Workbench:
 
 
 def measure_baseline(bench: Workbench, functions: Sequence[Function]) -> Baseline:
-    """The whole suite three times, under two hash seeds, once traced."""
+    """The whole suite twice under each of two hash seeds, once traced.
+
+    Raises `MutationError` if it does not end by itself or has no test that can be trusted.
+    """
     suite = (bench.spec.tests,)
     reports: list[SuiteReport] = []
     for hash_seed in (FIRST_HASH_SEED, SECOND_HASH_SEED):
         runs = [SuiteRun(run_id="plain", tests=suite), SuiteRun(run_id="again", tests=suite)]
         runs[1] = runs[1].model_copy(update={"trace": hash_seed == FIRST_HASH_SEED})
         reports += bench.run(f"baseline-{hash_seed}", runs, hash_seed=hash_seed).values()
+    for report in reports:
+        if report.ended is not Ended.REPORTED:
+            raise MutationError(
+                f"{bench.spec.name}: expected its tests to end by themselves, found {report.ended}"
+            )
     base = baseline(functions, reports)
     bench.count("tests", len(base.trusted), {"failed-or-flaky": len(base.distrusted)})
+    if not base.scopes:
+        raise MutationError(
+            f"{bench.spec.name}: expected tests that pass and enter its functions, found none in "
+            f"{bench.spec.tests}; does the package pass them in image {bench.image}?"
+        )
     return base
 
 
@@ -126,14 +140,11 @@ def propose_mutants(
 def find_bugs(bench: Workbench, stage: str, mutants: Iterable[Mutant], base: Baseline) -> list[Bug]:
     """Run each mutant once; keep those that some test sees and another does not."""
     waiting = list(mutants)
-    scopes = base.scopes
-    reports = bench.run(
-        stage, (_mutant_run(mutant, scopes[mutant.function].tests) for mutant in waiting)
-    )
+    reports = bench.run(stage, (_run(mutant, base.scopes) for mutant in waiting))
     bugs, dropped = [], Counter[str]()
     for mutant in waiting:
         report = reports[mutant.key]
-        verdict = judge(report, scopes[mutant.function])
+        verdict = judge(report, base.scopes[mutant.function])
         if verdict.reason:
             dropped[verdict.reason] += 1
         else:
@@ -143,22 +154,20 @@ def find_bugs(bench: Workbench, stage: str, mutants: Iterable[Mutant], base: Bas
     return bugs
 
 
-def confirm(bench: Workbench, bugs: Sequence[Bug]) -> frozenset[str]:
-    """Keys of the bugs whose chosen tests, alone and under another hash seed, say the same again.
+def confirm(bench: Workbench, bugs: Sequence[Bug], base: Baseline) -> frozenset[str]:
+    """Keys of the bugs whose chosen tests say the same again under another hash seed.
 
-    Also runs the same tests on the intact tree, where all of them must pass.
+    The same files also run on the intact tree, where every chosen test must pass.
     """
-    intact = {
-        tests: f"intact-{number}"
-        for number, tests in enumerate(dict.fromkeys(bug.tests for bug in bugs))
-    }
-    runs = [_mutant_run(bug.mutant, bug.tests) for bug in bugs]
-    runs += [SuiteRun(run_id=run_id, tests=tests) for tests, run_id in intact.items()]
+    runs = [_run(bug.mutant, base.scopes) for bug in bugs]
+    files = dict.fromkeys(base.scopes[bug.mutant.function].file for bug in bugs)
+    runs += [SuiteRun(run_id=file, tests=(file,)) for file in files]
     reports = bench.run("confirm", runs, hash_seed=SECOND_HASH_SEED)
     kept, dropped = set(), Counter[str]()
     for bug in bugs:
-        again, original = reports[bug.mutant.key], reports[intact[bug.tests]]
-        if any(original.outcome(test) is not Outcome.PASSED for test in bug.tests):
+        again = reports[bug.mutant.key]
+        intact = reports[base.scopes[bug.mutant.function].file]
+        if any(intact.outcome(test) is not Outcome.PASSED for test in bug.tests):
             dropped["intact-fails"] += 1
         elif not _same(again, bug):
             dropped["flaky"] += 1
@@ -175,7 +184,12 @@ def _same(report: SuiteReport, bug: Bug) -> bool:
     )
 
 
-def _mutant_run(mutant: Mutant, tests: tuple[str, ...]) -> SuiteRun:
+def _run(mutant: Mutant, scopes: Mapping[str, Scope]) -> SuiteRun:
+    """The whole nearest test file, as grading runs it."""
     return SuiteRun(
-        run_id=mutant.key, tests=tests, file=mutant.file, line=mutant.line, text=mutant.after
+        run_id=mutant.key,
+        tests=(scopes[mutant.function].file,),
+        file=mutant.file,
+        line=mutant.line,
+        text=mutant.after,
     )

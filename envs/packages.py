@@ -1,4 +1,7 @@
-"""A pinned source distribution on disk, its hash checked by us before anything is unpacked."""
+"""From a pinned source distribution to the tree that an image holds.
+
+The hash is checked by us before anything is unpacked, whoever delivered the file.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pathlib import Path
 
 from contextrl.envs.errors import MutationError
 from contextrl.envs.package_specs import PackageSpec
+from contextrl.envs.source_prep import prepare_source
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,29 @@ def extract_sdist(archive: Path, folder: Path) -> Path:
     return roots[0]
 
 
+def prepare_tree(spec: PackageSpec, archive: Path, scratch: Path) -> Path:
+    """The part of the sdist that the image holds, with its sources prepared (`source_prep`)."""
+    (scratch / "sdist").mkdir()
+    tree = scratch / "tree"
+    _copy_kept(extract_sdist(archive, scratch / "sdist"), spec.keep, tree)
+    for file in spec.sources:
+        path = tree / file
+        if not path.is_file():
+            raise MutationError(f"{spec.name}: expected the source file {file}, found nothing")
+        text = path.read_text(encoding="utf-8")
+        path.write_text(prepare_source(text, name=file), encoding="utf-8")
+    return tree
+
+
+def tree_digest(tree: Path) -> str:
+    """Forty hex digits that depend on names and contents alone; stands for a commit."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(tree).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
 def _pip_download(spec: PackageSpec, folder: Path) -> Path:
     requirements = folder / "requirements.txt"
     pin = f"{spec.name}=={spec.version} --hash=sha256:{spec.sdist_sha256}\n"
@@ -91,7 +118,7 @@ def _check_hash(spec: PackageSpec, archive: Path) -> None:
         )
 
 
-def copy_kept(root: Path, keep: tuple[str, ...], target: Path) -> None:
+def _copy_kept(root: Path, keep: tuple[str, ...], target: Path) -> None:
     """`target` holds the named top-level entries of the unpacked sdist and nothing else."""
     target.mkdir(parents=True)
     for name in keep:

@@ -32,10 +32,10 @@ def find_recipe(repo: str) -> Recipe | None:
             fields = tomllib.loads(file.read_text(encoding="utf-8"))
             if fields["repo"].lower() == repo.lower():
                 return Recipe(
-                    **{
-                        name: tuple(value) if isinstance(value, list) else value
-                        for name, value in fields.items()
-                    }
+                    repo=repo,
+                    requirements=tuple(fields["requirements"]),
+                    install=tuple(fields.get("install", ())),
+                    paths=tuple(fields.get("paths", (".", "src"))),
                 )
     return None
 

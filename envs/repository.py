@@ -1,15 +1,22 @@
 """Scripts that read and make the git state of a task's working directory, for any backend.
 
 They run inside the sandbox: `start_script` before the agent, in a place it has not touched;
-`diff_script` after it, where git's configuration may be hostile, which can only spoil its own diff.
+`read_diff` after it, where git's configuration may be hostile, which can only spoil its own diff.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
 import shlex
+from collections.abc import Callable
 
 from contextrl.envs.types import Task
+
+logger = logging.getLogger(__name__)
+
+RunScript = Callable[[str], tuple[int, bytes, bytes]]
+"""Runs bash; exit code, stdout and stderr."""
 
 JUNK = (
     "__pycache__/",
@@ -30,10 +37,9 @@ JUNK = (
 """Never part of a diff unless the repository tracks it."""
 
 # Plumbing and explicit options only, so that no user configuration changes the format.
-DIFF_COMMAND = (
-    "git -c core.fsmonitor=false -c core.quotePath=true diff-index --cached --patch --binary "
-    "--full-index --no-color --no-ext-diff --no-textconv --no-renames --submodule=short "
-    "--src-prefix=a/ --dst-prefix=b/ -U3"
+DIFF = (
+    "diff-index --cached --patch --binary --full-index --no-color --no-ext-diff --no-textconv "
+    "--no-renames --submodule=short --src-prefix=a/ --dst-prefix=b/ -U3"
 )
 
 
@@ -52,24 +58,22 @@ def start_script(task: Task) -> str:
 
     Starting a process costs more than what these do, so files of `.git` are written directly.
     """
-    make_start = _INJECT if task.setup_patch else _KEEP_HISTORY
-    return "\n".join(
-        [
-            "set -euo pipefail",
-            'fail() { echo "$*"; exit 1; }',
-            # Fixed, so that the same start state has the same commit in every run.
-            "export GIT_AUTHOR_DATE='2000-01-01T00:00:00Z' GIT_COMMITTER_DATE='2000-01-01T00:00:00Z'",
-            f"base={shlex.quote(task.base_commit)}",
-            f"cd -- {shlex.quote(task.workdir)} || fail 'no such folder in the image'",
-            '[ -d .git ] || fail "no git repository in $PWD"',
-            make_start.replace("PATCH", base64.b64encode(task.setup_patch.encode()).decode()),
-            "if [[ $(<.git/config) == *'[remote '* ]]; then",
-            '  for remote in $(git remote); do git remote remove "$remote"; done',
-            "fi",
-            _PRUNE if task.setup_patch else "",
-            "echo; cat .git/refs/heads/main",
-        ]
-    )
+    make_start = _inject(task.setup_patch) if task.setup_patch else _KEEP_HISTORY
+    return f"""
+set -euo pipefail
+fail() {{ echo "$*"; exit 1; }}
+# Fixed, so that the same start state has the same commit in every run.
+export GIT_AUTHOR_DATE=@946684800 GIT_COMMITTER_DATE=@946684800
+base={shlex.quote(task.base_commit)}
+cd -- {shlex.quote(task.workdir)} || fail 'no such folder in the image'
+[ -d .git ] || fail "no git repository in $PWD"
+{make_start}
+if [[ $(<.git/config) == *'[remote '* ]]; then
+  for remote in $(git remote); do git remote remove "$remote"; done
+fi
+echo
+cat .git/refs/heads/main
+"""
 
 
 _FORGET_REFS = """
@@ -80,12 +84,21 @@ echo 'ref: refs/heads/main' > .git/HEAD
 
 _COMMIT = "git -c gc.auto=0 -c maintenance.auto=false commit -q --no-verify --allow-empty -m"
 
-_INJECT = f"""
-base64 -d <<<PATCH | git apply --whitespace=nowarn || fail 'setup_patch does not apply'
+
+def _inject(patch: str) -> str:
+    """The patched tree becomes the only commit.
+
+    The prune is because the unpatched source would stay readable as objects no commit needs.
+    """
+    encoded = base64.b64encode(patch.encode()).decode()
+    return f"""
+base64 -d <<<{encoded} | git apply --whitespace=nowarn - || fail 'setup_patch does not apply'
 {_FORGET_REFS}
 git add -A
 {_COMMIT} 'Initial commit'
+git prune --expire=now
 """
+
 
 # An image may carry changes that its builder never committed; they belong to the start state.
 _KEEP_HISTORY = f"""
@@ -99,31 +112,42 @@ git add -A
 git diff-index --cached --quiet HEAD || {_COMMIT} 'Environment'
 """
 
-# Without this the fixed source would stay readable as objects that no commit needs.
-_PRUNE = "git prune --expire=now"
 
+def read_diff(run: RunScript, task: Task, start_commit: str) -> str:
+    """The diff of the working tree against the start commit, commits of the agent included.
 
-def diff_script(task: Task, start_commit: str, *, all_binary: bool = False) -> str:
-    """Bash that prints the diff of the working tree, commits of the agent included.
-
-    It works on a copy of the index: the agent's own staging is left as it is. `all_binary` asks for
-    binary hunks throughout, for trees whose text is not UTF-8.
+    Empty, with a warning in the log, if the agent made the repository unreadable. Where the text is
+    not UTF-8 all changes are binary hunks.
     """
+    for all_binary in (False, True):
+        code, stdout, stderr = run(_diff_script(task, start_commit, all_binary=all_binary))
+        if code != 0:
+            reason = " ".join(stderr.decode(errors="replace").split())[:200]
+            logger.warning("%s: no diff, the repository is broken: %s", task.task_id, reason)
+            return ""
+        try:
+            return stdout.decode()
+        except UnicodeDecodeError:
+            continue
+    return stdout.decode(errors="replace")
+
+
+def _diff_script(task: Task, start_commit: str, *, all_binary: bool) -> str:
+    """Works on a copy of the index, so that the agent's own staging is left as it is."""
     junk = "\n".join(JUNK)
     attributes = "* -diff" if all_binary else ""
-    return "\n".join(
-        [
-            "set -eu",
-            f"cd -- {shlex.quote(task.workdir)}",
-            "scratch=$(mktemp -d)",
-            "trap 'rm -rf \"$scratch\"' EXIT",
-            'cp "$(git rev-parse --git-path index)" "$scratch/index" 2>/dev/null || :',
-            f"printf '%s\\n' {shlex.quote(junk)} > \"$scratch/junk\"",
-            f"printf '%s\\n' {shlex.quote(attributes)} > \"$scratch/attributes\"",
-            'export GIT_INDEX_FILE="$scratch/index" GIT_CONFIG_GLOBAL=/dev/null',
-            'git -c core.excludesFile="$scratch/junk" -c core.fsmonitor=false '
-            "-c advice.addEmbeddedRepo=false add -A --ignore-errors . >/dev/null 2>&1 || :",
-            f"{DIFF_COMMAND.replace('diff-index', '-c core.attributesFile=$scratch/attributes diff-index')}"
-            f" {start_commit} --",
-        ]
-    )
+    return f"""
+set -eu
+cd -- {shlex.quote(task.workdir)}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# With its time: git compares it with those of the files to know which entries to trust.
+cp -p "$(git rev-parse --git-path index)" "$scratch/index" 2>/dev/null || :
+printf '%s\\n' {shlex.quote(junk)} > "$scratch/junk"
+printf '%s\\n' {shlex.quote(attributes)} > "$scratch/attributes"
+export GIT_INDEX_FILE="$scratch/index" GIT_CONFIG_GLOBAL=/dev/null
+settings=(-c core.excludesFile="$scratch/junk" -c core.attributesFile="$scratch/attributes"
+          -c core.fsmonitor=false -c core.quotePath=true -c advice.addEmbeddedRepo=false)
+git "${{settings[@]}}" add -A --ignore-errors . >/dev/null 2>&1 || :
+git "${{settings[@]}}" {DIFF} {start_commit} --
+"""

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contextrl.envs.errors import SandboxError
+from contextrl.envs.output import HeadTail
 from contextrl.envs.types import ExecResult
 
 IDLE_POLL_S = 0.5
@@ -52,33 +53,6 @@ SHELL_ENVIRONMENT = {
     "GIT_CONFIG_KEY_2": "user.email",
     "GIT_CONFIG_VALUE_2": "agent@localhost",
 }
-
-# Arguments: shell pid, last pid before the command, session (0: any), signal for the shell or "".
-# Only builtins, so that it works where no further process can be started. A process is the
-# command's if it is younger than the command and descends from the shell or from nobody.
-KILL_SCRIPT = r"""
-shell=$1 last=$2 scope=$3 signal=$4
-[ -z "$signal" ] || kill -s "$signal" "$shell"
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-  parent=() session=() state=() found=0
-  for stat in /proc/[0-9]*/stat; do
-    { read -r line <"$stat"; } 2>/dev/null || continue
-    pid=${line%% *}
-    set -- ${line##*) }
-    state[pid]=$1 parent[pid]=$2 session[pid]=$4
-  done
-  for pid in "${!parent[@]}"; do
-    ((pid > last && pid != shell && pid != $$ && pid != 1)) || continue
-    ((scope == 0 || session[pid] == scope)) || continue
-    [ "${state[pid]}" != Z ] || continue
-    up=${parent[pid]}
-    while ((up > last && up != shell)); do up=${parent[up]:-0}; done
-    ((up <= 1 || up == shell || (scope != 0 && session[up] != scope))) || continue
-    kill -KILL "$pid" 2>/dev/null && found=1
-  done
-  ((found)) || break
-done
-"""
 
 
 class Channel(Protocol):
@@ -120,41 +94,6 @@ class _End:
     last_pid: int
     shell_pid: int
     quoted_cwd: str
-
-
-class HeadTail:
-    """The first and the last bytes of a stream, in memory bounded by `limit`."""
-
-    def __init__(self, limit: int) -> None:
-        self._half = max(1, limit // 2)
-        self._head = bytearray()
-        self._tail = bytearray()
-        self.dropped = 0
-
-    def add(self, content: bytes) -> None:
-        room = self._half - len(self._head)
-        if room > 0:
-            self._head += content[:room]
-            content = content[room:]
-        if content:
-            self._tail += content
-            # Trimmed at twice the size, so that a long stream is copied once and not quadratically.
-            if len(self._tail) > 2 * self._half:
-                self._trim()
-
-    def _trim(self) -> None:
-        excess = len(self._tail) - self._half
-        if excess > 0:
-            del self._tail[:excess]
-            self.dropped += excess
-
-    def text(self) -> str:
-        self._trim()
-        head = self._head.decode("utf-8", "replace")
-        if not self.dropped:
-            return (self._head + self._tail).decode("utf-8", "replace")
-        tail = self._tail.decode("utf-8", "replace")
-        return f"{head}\n[... {self.dropped} bytes cut ...]\n{tail}"
 
 
 class PersistentShell:
@@ -337,7 +276,8 @@ def _command_line(command: str) -> tuple[bytes, bytes]:
 
     again = f"builtin exec -a bash /proc/$$/exe {' '.join(BASH[1:])} <&200 >/dev/null 2>&1"
     line = (
-        f"builtin trap '{end('exit')}; {again}' EXIT; builtin trap '{end('killed')}; {again}' USR1; "
+        f"builtin trap '{end('exit')}; {again}' EXIT; "
+        f"builtin trap '{end('killed')}; {again}' USR1; "
         f"builtin eval {shlex.quote(command)} </dev/null >&201 2>&1; {end('ok')}; "
         "builtin trap - EXIT USR1\n"
     )

@@ -1,4 +1,4 @@
-"""Dataset rows -> `Task`. What a dataset calls things, and how it names its images, lives only here.
+"""Dataset rows -> `Task`. What datasets call things and how they name images lives only here.
 
 Rows of SWE-Gym, SWE-bench and SWE-smith as their hubs have them, rows of the release's parquet
 (such a row inside the column `instance`), and our own tasks, in JSONL, JSON or parquet files.
@@ -117,7 +117,8 @@ def _smith_task(row: Row) -> Task:
     parts = _SMITH_ID.fullmatch(instance_id)
     if parts is None:
         raise TaskRowError(
-            f"field instance_id: expected <owner>__<repo>.<8 hex digits>.<bug>, found {instance_id!r}"
+            "field instance_id: expected <owner>__<repo>.<8 hex digits>.<bug>, "
+            f"found {instance_id!r}"
         )
     owner, name, sha = parts["owner"], parts["name"], parts["sha"]
     bug = _text(row, "patch")
@@ -229,8 +230,8 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
         yield from pyarrow.parquet.read_table(path).to_pylist()

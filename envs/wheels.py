@@ -39,7 +39,7 @@ def wheelhouse(requirements: Sequence[str], *, cache: Path = DEFAULT_CACHE) -> P
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             reason = (errors or done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
             raise ImageError(
-                f"expected wheels for {len(requirements)} requirements, pip failed: {reason[:300]}; "
+                f"pip could not fetch wheels for {len(requirements)} requirements: {reason[:300]}; "
                 "check the network and pip's configuration (pip config list)"
             )
         try:

@@ -16,9 +16,6 @@ CountTokens = Callable[[str], int]
 
 KEEP_AROUND = 2
 """Lines kept on each side of a decisive line."""
-_MAX_ROUNDS = 64
-_SPARE = 1.05
-"""Leave out this much more than the estimate says: left-out notes cost tokens too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +23,7 @@ class Block:
     """One message of a context, by lines."""
 
     header: str
+    """Stands above the lines; empty for none."""
     lines: tuple[str, ...]
     decisive: tuple[bool, ...]
 
@@ -41,7 +39,6 @@ class _Line:
     side: int
     block: int
     number: int
-    chars: int
     shared: bool
     distance: int
     """Lines to the nearest decisive one of its side; larger than the side when there is none."""
@@ -59,46 +56,45 @@ def trim(
     Raises:
         PromptBudgetError: what must stay is longer than that.
     """
-    sides = (first, second)
-    prompt = assemble(_kept(first, 0, set()), _kept(second, 1, set()))
-    tokens = count_tokens(prompt)
+    order = _candidates((first, second))
+
+    def without(n_lines: int) -> tuple[str, int]:
+        left_out = {(line.side, line.block, line.number) for line in order[:n_lines]}
+        prompt = assemble(_kept(first, 0, left_out), _kept(second, 1, left_out))
+        return prompt, count_tokens(prompt)
+
+    prompt, tokens = without(0)
     if tokens <= max_tokens:
         return prompt
-    candidates = _candidates(sides)
-    left_out: set[tuple[int, int, int]] = set()
-    for _ in range(_MAX_ROUNDS):
-        if tokens <= max_tokens:
-            return prompt
-        if not candidates:
-            break
-        chars = int((tokens - max_tokens) * _SPARE * len(prompt) / tokens) + 1
-        while candidates and chars > 0:
-            line = candidates.pop()
-            left_out.add((line.side, line.block, line.number))
-            chars -= line.chars
-        prompt = assemble(_kept(first, 0, left_out), _kept(second, 1, left_out))
-        tokens = count_tokens(prompt)
+    prompt, tokens = without(len(order))
     if tokens > max_tokens:
         raise PromptBudgetError(
             f"expected at most {max_tokens} tokens, found {tokens} with only the decisive lines "
             "left; raise the budget or drop the pair"
         )
+    # Bisection for the fewest lines: `too_few` of them do not fit, `enough` do.
+    too_few, enough = 0, len(order)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        shorter, tokens = without(middle)
+        if tokens <= max_tokens:
+            enough, prompt = middle, shorter
+        else:
+            too_few = middle
     return prompt
 
 
 def _candidates(sides: tuple[list[Block], list[Block]]) -> list[_Line]:
-    """Lines that may go, the first to go LAST in the list."""
+    """Lines that may go, the first to go first."""
     forms = [{normal(line) for block in side for line in block.lines} for side in sides]
     shared = forms[0] & forms[1]
     lines = []
     for number, side in enumerate(sides):
         for (block, at), distance in _distances(side).items():
             if distance > KEEP_AROUND:
-                text = side[block].lines[at]
-                lines.append(
-                    _Line(number, block, at, len(text) + 1, normal(text) in shared, distance)
-                )
-    return sorted(lines, key=lambda line: (line.shared, line.distance, line.side, -line.block))
+                is_shared = normal(side[block].lines[at]) in shared
+                lines.append(_Line(number, block, at, is_shared, distance))
+    return sorted(lines, key=lambda line: (not line.shared, -line.distance, line.block))
 
 
 def _distances(side: list[Block]) -> dict[tuple[int, int], int]:
@@ -115,6 +111,10 @@ def _distances(side: list[Block]) -> dict[tuple[int, int], int]:
     return dict(zip(places, distances, strict=True))
 
 
+def whole(side: list[Block]) -> list[str]:
+    return _kept(side, 0, set())
+
+
 def _kept(side: list[Block], number: int, left_out: set[tuple[int, int, int]]) -> list[str]:
     """The lines to show; each run of missing ones is one note, a block with none left is gone."""
     shown: list[str] = []
@@ -129,7 +129,7 @@ def _kept(side: list[Block], number: int, left_out: set[tuple[int, int, int]]) -
                 shown.append(_note(missing))
                 missing = 0
             if header_due:
-                shown.append(content.header)
+                shown += [content.header] if content.header else []
                 header_due = False
             shown.append(line)
     if missing:

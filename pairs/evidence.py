@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 from contextrl.agents.types import Message, Trajectory
@@ -15,6 +16,8 @@ from contextrl.pairs.errors import PatchError
 from contextrl.pairs.masking import Fingerprint, MaskedRun, fingerprint, leaked_line, mask_run
 from contextrl.pairs.normal import NormalText, is_distinctive, normal, shown_lines
 from contextrl.pairs.types import Pair, Provenance, TrajectoryContext
+
+_form = lru_cache(maxsize=65536)(normal)
 
 QUESTION = "Which of the two runs led to this patch?"
 
@@ -52,23 +55,18 @@ class Run:
     answer: str
     answer_from: AnswerFrom
 
+    functions: frozenset[tuple[str, str, str, str]]
+    """Repository, base commit, file, qualified name."""
+    change: tuple[tuple[str, ...], ...]
+    """What the reference fix does, so that two tasks with one bug are known as such."""
+
     @property
     def commit(self) -> tuple[str, str]:
         return self.task.repo, self.task.base_commit
 
     @property
     def files(self) -> frozenset[tuple[str, str, str]]:
-        return frozenset((*self.commit, region.file) for region in self.regions)
-
-    @property
-    def functions(self) -> frozenset[tuple[str, str, str, str]]:
-        return frozenset((*self.commit, region.file, region.function) for region in self.regions)
-
-    @property
-    def change(self) -> tuple[tuple[str, ...], ...]:
-        """What the reference fix does, so that two tasks with one bug are known as such."""
-        lines = patch_lines(self.task.gold_patch)
-        return tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))
+        return frozenset(function[:3] for function in self.functions)
 
     @property
     def content_digest(self) -> str:
@@ -97,6 +95,8 @@ class Evidence:
     fix: tuple[str, ...]
     """Lines its fix adds: they stand in a twin that does not have this bug."""
     saw_bug: bool
+    gives_itself_away: bool
+    """An added line of its own answer can be read in it, e.g. in its issue."""
 
 
 def understand(
@@ -122,7 +122,16 @@ def understand(
     named = tuple(region for region in regions if region.function)
     if not named:
         return RunStage.IN_FUNCTION
-    return Run(trajectory, task, named, answer, "submission" if resolved else "gold")
+    lines = patch_lines(task.gold_patch)
+    return Run(
+        trajectory=trajectory,
+        task=task,
+        regions=named,
+        answer=answer,
+        answer_from="submission" if resolved else "gold",
+        functions=frozenset((task.repo, task.base_commit, r.file, r.function) for r in named),
+        change=(tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))),
+    )
 
 
 def gather(run: Run) -> Evidence:
@@ -132,17 +141,20 @@ def gather(run: Run) -> Evidence:
     shown = shown_lines(masked.observed)
     bug = _telling(answer.removed)
     around = [line for line in map(normal, answer.context) if line]
+    mark = fingerprint(run.answer)
+    text = NormalText("\n".join([run.task.problem, *(m.content for m in masked.messages)]))
     return Evidence(
         run=run,
         masked=masked,
-        mark=fingerprint(run.answer),
-        text=NormalText("\n".join([run.task.problem, *(m.content for m in masked.messages)])),
+        mark=mark,
+        text=text,
         known=NormalText("\n".join([masked.observed_before_editing, *gold.removed, *gold.context])),
         shown=shown,
         bug=bug,
         fix=_telling(answer.added),
         # A fix that only adds lines is recognised by what stands around the gap.
         saw_bug=bool(_seen(bug, shown)) if bug else sum(line in shown for line in around) >= 2,
+        gives_itself_away=leaked_line(mark, text) is not None,
     )
 
 
@@ -150,9 +162,7 @@ def rejection(positive: Evidence, negative: Evidence) -> PairStage | None:
     """The stage at which this ordered pair is left out; None when it is good."""
     if not (positive.saw_bug and negative.saw_bug):
         return PairStage.EVIDENCE
-    if leaked_line(positive.mark, positive.text) is not None:
-        return PairStage.NO_LEAK
-    if leaked_line(positive.mark, negative.text, negative.known) is not None:
+    if positive.gives_itself_away or leaked_line(positive.mark, negative.text, negative.known):
         return PairStage.NO_LEAK
     return None if _decides(positive, negative) else PairStage.NOT_AMBIGUOUS
 
@@ -195,7 +205,7 @@ def _decides(positive: Evidence, negative: Evidence) -> tuple[str, ...]:
     """Lines that tell the two contexts apart: read on one side, absent from the other."""
     if positive.bug:
         seen = _seen(positive.bug, positive.shown)
-        return tuple(line for line in seen if normal(line) not in negative.shown)
+        return tuple(line for line in seen if _form(line) not in negative.shown)
     return _seen(positive.fix, negative.shown)
 
 
@@ -221,7 +231,7 @@ def _patches(trajectory: Trajectory, task: Task) -> tuple[str, ...]:
 
 
 def _seen(lines: tuple[str, ...], shown: frozenset[str]) -> tuple[str, ...]:
-    return tuple(line for line in lines if normal(line) in shown)
+    return tuple(line for line in lines if _form(line) in shown)
 
 
 def _telling(lines: tuple[str, ...]) -> tuple[str, ...]:

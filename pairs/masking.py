@@ -37,8 +37,12 @@ _DIFF_HEADERS = (
 @dataclass(frozen=True, slots=True)
 class _AddedLine:
     text: str
+    form: str
     hosts: tuple[str, ...]
-    """Removed or context lines that contain it. Where they stand it gives nothing away."""
+    """Removed or context lines, in normal form, that contain it.
+
+    Where one of them stands, the added line gives nothing away.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,11 @@ def fingerprint(*patches: str) -> Fingerprint:
         PatchError: a patch does not parse or adds too many lines.
     """
     added: dict[str, str] = {}
-    kept: dict[str, str] = {}
+    kept: set[str] = set()
     for patch in patches:
         lines = patch_lines(patch)
         added.update((normal(line), line) for line in lines.added)
-        kept.update((normal(line), line) for line in (*lines.removed, *lines.context))
+        kept.update(map(normal, (*lines.removed, *lines.context)))
     for form in ("", *kept):
         added.pop(form, None)
     if len(added) > MAX_ADDED_LINES:
@@ -88,9 +92,8 @@ def fingerprint(*patches: str) -> Fingerprint:
         tuple(
             _AddedLine(
                 line,
-                tuple(host for other, host in kept.items() if form in other)
-                if form in everything
-                else (),
+                form,
+                tuple(host for host in kept if form in host) if form in everything else (),
             )
             for form, line in telling.items()
         )
@@ -101,7 +104,7 @@ def readable(mark: Fingerprint, text: NormalText) -> list[Span]:
     """Where an added line stands in `text` outside the lines that were there before the patch."""
     spans: list[Span] = []
     for line in mark.lines:
-        hits = list(text.find(line.text))
+        hits = list(text.find(line.form))
         if hits and line.hosts:
             hosts = merge(span for host in line.hosts for span in text.find(host))
             hits = _outside(hits, hosts)
@@ -136,7 +139,7 @@ def mask_run(messages: Sequence[Message], patches: Iterable[str]) -> MaskedRun:
 def leaked_line(mark: Fingerprint, text: NormalText, known: NormalText | None = None) -> str | None:
     """The first added line that can be read in `text` and does not stand in `known`."""
     for line in mark.lines:
-        if readable(Fingerprint((line,)), text) and not (known and line.text in known):
+        if readable(Fingerprint((line,)), text) and not (known and line.form in known):
             return line.text
     return None
 

@@ -53,12 +53,11 @@ class NormalText:
         self.form = _IGNORED.sub("", text)
         self._offsets: array[int] | None = None
 
-    def __contains__(self, line: str) -> bool:
-        return next(self.find(line), None) is not None
+    def __contains__(self, whole: str) -> bool:
+        return next(self.find(whole), None) is not None
 
-    def find(self, line: str) -> Iterator[Span]:
-        """Where `line` stands in the text, not overlapping, never inside a longer word."""
-        whole = normal(line)
+    def find(self, whole: str) -> Iterator[Span]:
+        """Where a line, given in normal form, stands: not overlapping, not inside a longer word."""
         needle = whole[:MAX_LINE]
         if not needle:
             return

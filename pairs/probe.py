@@ -9,6 +9,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 from typing import Protocol
 
 from contextrl.envs.types import Record
@@ -103,6 +104,7 @@ def probe(
         scorer,
         tokenizer,
         style_name=style.name,
+        max_tokens=max_tokens,
         over_budget=over_budget,
         on_progress=on_progress,
     )
@@ -114,13 +116,27 @@ def probe_rendered(
     tokenizer: Tokenizer,
     *,
     style_name: str,
+    max_tokens: int | None = None,
     over_budget: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ProbeReport:
-    """The same for prompts that exist already, e.g. a released file, which fixes one order each."""
+    """The same for prompts that exist already, e.g. a released file, which fixes one order each.
+
+    A pair with a prompt of more than `max_tokens` is left out whole and counted on top of
+    `over_budget`.
+    """
     results: list[PromptResult] = []
+    too_long: set[str] = set()
+    done = 0
     for chunk in _chunks(rendered):
-        margins = scorer.margins([encode(each, tokenizer) for each in chunk])
+        encoded = [encode(each, tokenizer) for each in chunk]
+        done += len(chunk)
+        if max_tokens is not None:
+            fits = [len(each.token_ids) <= max_tokens for each in encoded]
+            too_long |= {r.pair_id for r, fit in zip(chunk, fits, strict=True) if not fit}
+            chunk = list(compress(chunk, fits))
+            encoded = list(compress(encoded, fits))
+        margins = scorer.margins(encoded) if encoded else []
         if len(margins) != len(chunk) or any(map(math.isnan, margins)):
             raise PairsError(
                 f"expected {len(chunk)} margins from the scorer, found {len(margins)} with "
@@ -131,8 +147,12 @@ def probe_rendered(
             for r, margin in zip(chunk, margins, strict=True)
         ]
         if on_progress is not None:
-            on_progress(len(results), len(rendered))
-    return summarise(results, style_name=style_name, over_budget=over_budget)
+            on_progress(done, len(rendered))
+    return summarise(
+        [result for result in results if result.pair_id not in too_long],
+        style_name=style_name,
+        over_budget=over_budget + len(too_long),
+    )
 
 
 def summarise(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from contextrl.pairs.budget import Block, CountTokens, trim
+from contextrl.pairs.budget import Block, CountTokens, trim, whole
 from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.encode import (
     EncodedPair,
@@ -22,7 +22,7 @@ from contextrl.pairs.encode import (
     token_counter,
 )
 from contextrl.pairs.errors import PromptBudgetError
-from contextrl.pairs.types import Letter, Order, Pair, RenderedPair, TrajectoryContext
+from contextrl.pairs.types import Order, Pair, RenderedPair, TrajectoryContext
 
 __all__ = [
     "COMPACT",
@@ -55,7 +55,7 @@ class AnswerForm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairPromptStyle:
-    """Every word of the prompt that is ours. Pieces are joined by newlines; empty ones vanish."""
+    """Every word of the prompt that is ours, joined by newlines. An empty header is no line."""
 
     name: str
     opening: str
@@ -148,14 +148,14 @@ def render(
         sides.reverse()
 
     def assemble(first: list[str], second: list[str]) -> str:
-        pieces = [style.opening]
+        pieces = [style.opening] if style.opening else []
         for letter, lines in (("A", first), ("B", second)):
             pieces += [style.option_header.format(letter=letter), *lines]
         pieces += [style.answer_header, _answer(pair.answer, style.answer_form), style.closing]
-        return "\n".join(piece for piece in pieces if piece)
+        return "\n".join(pieces)
 
     if max_tokens is None or count_tokens is None:
-        prompt = assemble(_lines(sides[0]), _lines(sides[1]))
+        prompt = assemble(whole(sides[0]), whole(sides[1]))
     else:
         count = count_tokens
 
@@ -175,10 +175,6 @@ def render(
     )
 
 
-def other_letter(letter: Letter) -> Letter:
-    return "B" if letter == "A" else "A"
-
-
 def _blocks(
     context: TrajectoryContext, style: PairPromptStyle, removed: tuple[str, ...]
 ) -> list[Block]:
@@ -187,16 +183,14 @@ def _blocks(
     if style.issue_header is not None:
         blocks.append(Block.of(style.issue_header, context.question, frozenset()))
     for message in context.messages:
+        if not message.content.strip():
+            continue
         if message.role == "assistant":
             if style.show_replies:
                 blocks.append(Block.of(style.reply_header, message.content, frozenset()))
         else:
             blocks.append(Block.of(style.observation_header, message.content, decisive))
     return blocks
-
-
-def _lines(blocks: list[Block]) -> list[str]:
-    return [line for block in blocks for line in (block.header, *block.lines)]
 
 
 def _answer(patch: str, form: AnswerForm) -> str:

@@ -141,6 +141,11 @@ def read_any(path: Path) -> tuple[Pair, ...] | tuple[ReleasedPair, ...]:
     Raises:
         PairFileError: neither is there.
     """
+    if not path.exists():
+        raise PairFileError(
+            f"expected a pair folder or a released JSONL file at {path}, found nothing; "
+            "make one with `contextrl mine pairs`"
+        )
     if path.is_dir() or path.name == PAIRS:
         return read_pairs(path)
     return read_released(path)

@@ -40,7 +40,12 @@ def _tasks() -> typer.Typer:
     from contextrl.scripts.cli_tasks import app as validate_and_show
     from contextrl.scripts.cli_tasks_build import build
 
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    app = typer.Typer(
+        add_completion=False,
+        help=VERBS["tasks"].summary,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     app.add_typer(validate_and_show)  # without a name: its verbs become ours
     app.command("build")(build)
     return app

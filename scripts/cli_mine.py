@@ -74,7 +74,9 @@ def pairs(
         read_source=_reader(source) if source else None,
     )
     sources = [source_file(path) for path in (*(run / TRAJECTORIES for run in runs), *tasks)]
-    split = _split(result, held_out_frac, held_out_by, seed) if held_out_frac else {"": result.pairs}
+    split = (
+        _split(result, held_out_frac, held_out_by, seed) if held_out_frac else {"": result.pairs}
+    )
     manifests = [
         write_pairs(
             folder,
@@ -156,9 +158,7 @@ def _split(
 ) -> dict[str, tuple[Pair, ...]]:
     from contextrl.pairs.splits import SplitBy, split_pairs
 
-    split = split_pairs(
-        result.pairs, held_out_frac=held_out_frac, seed=seed, by=SplitBy(by.value)
-    )
+    split = split_pairs(result.pairs, held_out_frac=held_out_frac, seed=seed, by=SplitBy(by.value))
     if split.dropped:
         typer.echo(f"{split.dropped} pairs had a task on each side and were dropped", err=True)
     return {TRAIN: split.train, HELD_OUT: split.held_out}

@@ -74,7 +74,11 @@ def probe(
 def table(report: ProbeReport) -> str:
     """The report for people."""
     rows = [
-        ("accuracy", _share(report.accuracy), "Wilson over pairs; a pair is the mean of its orders"),
+        (
+            "accuracy",
+            _share(report.accuracy),
+            "Wilson over pairs, each the mean of its orders",
+        ),
         ("right in both orders", _share(report.consistent), "of the pairs asked in both"),
         ("answers A", f"{report.share_a:6.1%}", "50% without position bias"),
         ("accuracy, correct is A", f"{report.accuracy_when_a:6.1%}", ""),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import typer
 
 from contextrl.agents.prompting import PromptSet
 from contextrl.agents.types import Policy
 from contextrl.envs.types import Task
+from contextrl.scripts.console import ScriptError
 
 PolicyOf = Callable[[Task], Policy]
 """The policy that plays a task: one for all of them, or a script for each."""
@@ -44,6 +46,8 @@ def open_policy(
         )
         yield lambda task: chat
     elif kind == "local" and where:
+        if not (Path(where) / "config.json").is_file():
+            raise ScriptError(f"expected a model folder with config.json, found none at {where}")
         from contextrl.agents.tokens import TokenPolicy
         from contextrl.verl_ext.local_server import LocalTokenServer
 

@@ -11,7 +11,8 @@ import pytest
 
 from contextrl.agents import store as store_module
 from contextrl.agents.errors import RunStoreError
-from contextrl.agents.store import RunStore, read_manifest, read_trajectories
+from contextrl.agents.manifest import read_manifest
+from contextrl.agents.store import RunStore, read_trajectories
 from contextrl.agents.types import Message, StopReason, Trajectory
 
 CONFIG = {"limits": {"max_turns": 3}, "policy": "scripted"}
@@ -33,7 +34,7 @@ def ids(folder) -> list[str]:
 
 def test_what_is_appended_is_read_back(tmp_path):
     with RunStore.open(tmp_path / "run", CONFIG) as store:
-        first = trajectory("a", text="\u4e16\u2028\n\u0085'\"")
+        first = trajectory("a", text="\u4e16\u2028\n\u0085\udcff'\"")
         store.append(first)
         store.append(trajectory("b"))
         assert "a" in store
@@ -49,11 +50,12 @@ def test_what_is_appended_is_read_back(tmp_path):
 def test_an_existing_run_is_refused_resumed_or_overwritten(tmp_path):
     with RunStore.open(tmp_path, CONFIG) as store:
         store.append(trajectory("a"))
+        store.finish()
     with pytest.raises(RunStoreError, match=r"--resume.*--overwrite"):
         RunStore.open(tmp_path, CONFIG)
     with RunStore.open(tmp_path, CONFIG, resume=True) as store:
         assert "a" in store
-        assert store.manifest.finished == ""
+        assert read_manifest(tmp_path).finished == ""
         store.append(trajectory("b"))
     assert ids(tmp_path) == ["a", "b"]
     (tmp_path / "notes.txt").write_text("mine")

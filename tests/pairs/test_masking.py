@@ -150,7 +150,7 @@ def test_a_line_that_the_patch_only_extends_stays_where_it_was(make):
 
 def test_a_word_is_not_found_inside_a_longer_one():
     text = NormalText("x = returned\nreturn value2\nreturn value")
-    assert [text.text[a:b] for a, b in text.find("return value")] == ["return value"]
+    assert [text.text[a:b] for a, b in text.find(normal("return value"))] == ["return value"]
     assert "turned" not in text
 
 
@@ -198,27 +198,27 @@ def test_fences_bound_the_commands():
 
 
 HOSTILE = {
-    "quotes": "'\"" * 300_000,
-    "backslashes": "\\" * 1_000_000,
-    "heredocs": "cat <<A <<B <<C\n" * 60_000,
-    "open heredoc": "sed -i <<EOF\n" + "x\n" * 400_000,
-    "fences": "```\n" * 250_000,
-    "numbers": "1-" * 400_000,
-    "repeats": "if value < lo" * 80_000,
-    "hunks": "@@ -1,9 +1,9 @@\n-a\n" * 50_000,
-    "colours": "\x1b[" * 400_000,
-    "redirects": ">&" * 400_000,
-    "found": "if value < low:" * 60_000,
+    "quotes": "'\"" * 150_000,
+    "backslashes": "\\" * 500_000,
+    "heredocs": "cat <<A <<B <<C\n" * 30_000,
+    "open heredoc": "sed -i <<EOF\n" + "x\n" * 200_000,
+    "fences": "```\n" * 125_000,
+    "numbers": "1-" * 200_000,
+    "repeats": "if value < lo" * 40_000,
+    "hunks": "@@ -1,9 +1,9 @@\n-a\n" * 25_000,
+    "colours": "\x1b[" * 200_000,
+    "redirects": ">&" * 200_000,
+    "found": "if value < low:" * 30_000,
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_megabyte_of_anything_takes_about_linear_time(make, name):
+def test_half_a_megabyte_of_anything_takes_a_moment(make, name):
     text = HOSTILE[name]
-    started = time.perf_counter()
+    started = time.process_time()
     run = mask_run([Message(role="assistant", content=text), seen(text)], [make.gold("low")])
     assert_no_leak(make.gold("low"), run.messages)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 5
 
 
 def test_normal_form_ignores_what_quoting_adds():

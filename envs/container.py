@@ -1,0 +1,208 @@
+"""One locked-down container, and the processes that run in it. Knows nothing of tasks.
+
+Nothing is opened that was not asked for: no network, no capability, no new privileges, bounded
+memory, cpu and processes. Labels say whose it is and until when, so that `cleanup.reap` can remove
+what a killed driver left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from contextrl.envs.cleanup import labels
+from contextrl.envs.engine import ExecChannel, engine_boundary
+from contextrl.envs.errors import ImageError, SandboxError
+from contextrl.envs.kill import KILL_SCRIPT
+from contextrl.envs.shell import BASH, SHELL_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLimits:
+    """What one sandbox may use."""
+
+    memory_mb: int = 2048
+    """Swap is off: a command that needs more is killed by the kernel."""
+    cpus: float = 2.0
+    pids: int = 512
+    shm_mb: int = 64
+    open_files: int = 4096
+    max_output_bytes: int = 128 * 1024
+    """Of one command; the middle of a longer output is cut."""
+    max_file_bytes: int = 64 * 1024 * 1024
+    """`read_file` refuses more."""
+    max_diff_bytes: int = 16 * 1024 * 1024
+    """A longer diff is cut, so that grading rejects it."""
+    setup_timeout_s: float = 120.0
+    lease_s: float = 6 * 3600.0
+    """After this long anyone may remove the container."""
+    capabilities: tuple[str, ...] = ()
+    """Added back to none. Images that run as root over files of another user may need
+    DAC_OVERRIDE; nothing in SWE-Gym, SWE-bench or SWE-smith images does."""
+    network: bool = False
+    """Egress, through Docker's default bridge. Off unless a task cannot do without it."""
+
+    def __post_init__(self) -> None:
+        for name in ("memory_mb", "cpus", "pids", "max_output_bytes", "lease_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"sandbox.{name} must be positive, got {getattr(self, name)}")
+
+
+class Container:
+    """A running container without a task: what the warm pool holds. Implements `ShellHost`."""
+
+    def __init__(
+        self, client: DockerClient, image: str, limits: SandboxLimits, run_id: str
+    ) -> None:
+        self._client = client
+        self._api = client.api
+        self._spare: ExecChannel | None = None
+        with engine_boundary(f"starting a sandbox of image {image}"):
+            self.user: str = _image_user(client, image)
+            self.id: str = self._api.create_container(
+                image,
+                # Root owns the process that keeps the container up, so `kill -9 -1` misses it.
+                entrypoint=["sleep"],
+                command=["infinity"],
+                user="0:0",
+                network_disabled=not limits.network,
+                labels=labels(run_id, lease_s=limits.lease_s),
+                host_config=self._api.create_host_config(
+                    network_mode=None if limits.network else "none",
+                    init=True,
+                    mem_limit=f"{limits.memory_mb}m",
+                    memswap_limit=f"{limits.memory_mb}m",
+                    nano_cpus=int(limits.cpus * 1e9),
+                    pids_limit=limits.pids,
+                    shm_size=f"{limits.shm_mb}m",
+                    ulimits=[
+                        {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
+                        {"Name": "core", "Soft": 0, "Hard": 0},
+                    ],
+                    cap_drop=["ALL"],
+                    cap_add=list(limits.capabilities) or None,
+                    security_opt=["no-new-privileges:true"],
+                    log_config={"Type": "none"},
+                ),
+            )["Id"]
+        try:
+            with engine_boundary(f"starting a sandbox of image {image}"):
+                self._api.start(self.id)
+        except SandboxError:
+            self.remove()
+            raise
+
+    def channel(self, command: list[str]) -> ExecChannel:
+        """A process in the container, which is started again if its main process was killed."""
+        try:
+            return self._exec(command)
+        except SandboxError:
+            self.revive()
+            return self._exec(command)
+
+    def _exec(self, command: list[str]) -> ExecChannel:
+        return ExecChannel(
+            self._client, self.id, command, user=self.user, environment=dict(SHELL_ENVIRONMENT)
+        )
+
+    def open_shell(self) -> ExecChannel:
+        spare, self._spare = self._spare, None
+        return spare or self.channel(list(BASH))
+
+    def warm_up(self) -> None:
+        """The first shell is open already when it is asked for."""
+        self._spare = self.channel(list(BASH))
+
+    def kill(self, *, shell_pid: int, last_pid: int, signal: str) -> None:
+        arguments = ["kill", str(shell_pid), str(last_pid), "0", signal]
+        channel = self._exec(["bash", "-c", KILL_SCRIPT, *arguments])
+        try:
+            deadline = time.monotonic() + 20.0
+            while channel.receive(1.0) != b"":
+                if channel.exit_code() is not None:
+                    break
+                if time.monotonic() > deadline:
+                    raise SandboxError("the sandbox did not answer a kill within 20 s")
+        finally:
+            channel.close()
+
+    def revive(self) -> None:
+        with engine_boundary(f"restarting sandbox {self.id[:12]}"):
+            self._api.restart(self.id, timeout=0)
+
+    def run(
+        self, script: str, *, max_bytes: int, timeout_s: float, stdin: bytes = b""
+    ) -> tuple[int, bytes, bytes]:
+        """Exit code, stdout (cut at one byte over `max_bytes`) and stderr of a fresh bash.
+
+        Where the agent left no process to fork, all of its processes are killed first.
+        """
+        result = self._run_once(script, max_bytes, timeout_s, stdin)
+        if result[0] != 0 and b"Resource temporarily unavailable" in result[2]:
+            self.revive()
+            result = self._run_once(script, max_bytes, timeout_s, stdin)
+        return result
+
+    def _run_once(
+        self, script: str, max_bytes: int, timeout_s: float, stdin: bytes
+    ) -> tuple[int, bytes, bytes]:
+        channel = self.channel(["bash", "--noprofile", "--norc", "-c", script])
+        streams = {1: bytearray(), 2: bytearray()}
+        deadline = time.monotonic() + timeout_s
+        try:
+            channel.send(stdin)
+            while True:
+                frame = channel.receive_frame(1.0)
+                if frame is not None and frame[0] == 0:
+                    break
+                if frame is not None:
+                    room = max_bytes + 1 - len(streams[frame[0]])
+                    streams[frame[0]] += frame[1][:room]
+                elif channel.exit_code() is not None:
+                    break
+                if time.monotonic() > deadline:
+                    return -1, bytes(streams[1]), b"timed out"
+            code = channel.exit_code()
+        finally:
+            channel.close()
+        return -1 if code is None else code, bytes(streams[1]), bytes(streams[2])
+
+    def remove(self) -> None:
+        """Killed and deleted, or already gone. Waits for nothing that runs inside."""
+        from docker.errors import APIError, NotFound
+
+        if self._spare is not None:
+            self._spare.close()
+
+        try:
+            with engine_boundary(f"removing sandbox {self.id[:12]}"):
+                try:
+                    self._api.remove_container(self.id, force=True, v=True)
+                except NotFound:
+                    pass
+                except APIError as error:
+                    if error.status_code != 409:  # 409: its removal is already under way
+                        raise
+        except SandboxError as error:
+            logger.warning("%s; `contextrl clean` removes it later", error)
+
+
+def _image_user(client: DockerClient, image: str) -> str:
+    """The user that the image's own processes would run as; our images name `agent`."""
+    from docker.errors import ImageNotFound
+
+    try:
+        config = client.api.inspect_image(image).get("Config") or {}
+    except ImageNotFound as error:
+        raise ImageError(
+            f"image {image} not found locally; pull or build it first, "
+            "for example: contextrl tasks validate --tasks FILE --repos DIR"
+        ) from error
+    return str(config.get("User") or "root")

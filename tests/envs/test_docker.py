@@ -1,0 +1,268 @@
+"""What only the Docker backend promises: isolation, limits, labels, and an end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from contextrl.envs.cleanup import owner_alive, owner_label, reap
+from contextrl.envs.docker import DockerProvider, SandboxLimits
+from contextrl.envs.engine import connect
+from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError
+from contextrl.envs.types import ExecResult
+
+
+@pytest.fixture
+def task(tiny_task, tiny_image):
+    return tiny_task.model_copy(update={"image": tiny_image})
+
+
+@pytest.fixture
+def sandbox(docker_provider, task):
+    with docker_provider.start(task) as sandbox:
+        yield sandbox
+
+
+def run(sandbox, command: str, timeout_s: float = 30.0) -> ExecResult:
+    return sandbox.exec(command, timeout_s=timeout_s)
+
+
+def containers_of(client, run_id: str) -> list[str]:
+    found = client.api.containers(all=True, filters={"label": f"contextrl.run={run_id}"})
+    return [container["Id"][:12] for container in found]
+
+
+@pytest.mark.docker
+def test_nothing_is_granted(sandbox):
+    status = run(sandbox, "cat /proc/self/status").output
+    for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert f"{field}:\t0000000000000000\n" in status
+    assert "NoNewPrivs:\t1\n" in status
+    assert run(sandbox, "id -un").output == "agent\n"
+    assert run(sandbox, "ls -A /sys/class/net").output == "lo\n"
+    assert run(sandbox, "ls /var/run/docker.sock").exit_code != 0
+    assert run(sandbox, "touch /opt/venv/x").exit_code != 0
+
+
+@pytest.mark.docker
+def test_no_address_can_be_reached(sandbox):
+    for address in ("1.1.1.1/53", "172.17.0.1/22", "localhost.localdomain/80"):
+        assert run(sandbox, f"echo x > /dev/tcp/{address}", 5).exit_code != 0
+
+
+@pytest.mark.docker
+def test_too_much_memory_kills_the_command_only(sandbox):
+    run(sandbox, "cd tests; state=kept")
+    result = run(sandbox, "python3 -c 'x = bytearray(1 << 30)'")
+    assert result.exit_code == 137
+    assert run(sandbox, "pwd; echo $state").output == "/testbed/tests\nkept\n"
+
+
+@pytest.mark.docker
+def test_too_many_processes_fail_inside_and_the_work_is_kept(sandbox):
+    run(sandbox, "echo work > work.txt")
+    run(sandbox, "bomb() { bomb | bomb & }; bomb", 2)
+    assert "work.txt" in sandbox.diff()
+    assert run(sandbox, "cat work.txt").output.endswith("work\n")
+
+
+@pytest.mark.docker
+def test_killing_every_process_does_not_end_the_sandbox(sandbox):
+    run(sandbox, "cd tests; kill -9 -1")
+    assert run(sandbox, "pwd").output.endswith("/testbed/tests\n")
+
+
+@pytest.mark.docker
+def test_a_stopped_container_starts_again_with_its_files(docker_client, sandbox):
+    run(sandbox, "cd tests; echo kept > /tmp/file")
+    docker_client.api.kill(sandbox.sandbox_id)
+    time.sleep(0.2)
+    run(sandbox, "true")
+    assert run(sandbox, "pwd; cat /tmp/file").output == "/testbed/tests\nkept\n"
+
+
+@pytest.mark.docker
+def test_a_removed_container_is_a_sandbox_error(docker_client, docker_provider, task):
+    with docker_provider.start(task) as sandbox:
+        docker_client.api.remove_container(sandbox.sandbox_id, force=True)
+        with contextlib.suppress(SandboxError):
+            run(sandbox, "true")  # the shell ended: at the latest a new one finds out why
+        with pytest.raises(SandboxError) as caught:
+            run(sandbox, "true")
+        assert "\n" not in str(caught.value)
+        with pytest.raises(SandboxError):
+            sandbox.read_file("/testbed/tiny.py")
+
+
+@pytest.mark.docker
+def test_the_agent_cannot_write_what_it_does_not_own(sandbox):
+    with pytest.raises(PermissionError):
+        sandbox.write_file("/opt/venv/bin/python", b"")
+    with pytest.raises(ValueError, match="absolute"):
+        sandbox.write_file("relative", b"")
+
+
+@pytest.mark.docker
+def test_a_file_beyond_the_limit_is_refused(docker_client, task):
+    limits = SandboxLimits(max_file_bytes=1000)
+    with (
+        DockerProvider(docker_client, limits=limits) as provider,
+        provider.start(task) as sandbox,
+    ):
+        run(sandbox, "head -c 5000000 /dev/zero > big")
+        with pytest.raises(ValueError, match="larger than 1000"):
+            sandbox.read_file("/testbed/big")
+
+
+@pytest.mark.docker
+def test_many_at_once_are_apart_and_none_is_left(docker_client, task):
+    with DockerProvider(docker_client) as provider, ThreadPoolExecutor(16) as pool:
+
+        def episode(number: int) -> str:
+            with provider.start(task) as sandbox:
+                run(sandbox, f"echo {number} > /tmp/number")
+                return run(sandbox, "cat /tmp/number").output.strip()
+
+        assert list(pool.map(episode, range(16))) == [str(number) for number in range(16)]
+        assert containers_of(docker_client, provider.run_id) == []
+
+
+@pytest.mark.docker
+def test_a_warm_pool_is_used_once_and_removed_at_the_end(docker_client, task):
+    provider = DockerProvider(docker_client)
+    provider.prewarm(task.image, 2)
+    warm = set(containers_of(docker_client, provider.run_id))
+    assert len(warm) == 2
+    one, two = provider.start(task), provider.start(task)
+    assert {one.sandbox_id, two.sandbox_id} == warm
+    assert run(one, "git log --format=%s").output == "Initial commit\n"
+    with provider.start(task) as three:
+        assert three.sandbox_id not in warm
+    provider.prewarm(task.image, 1)
+    provider.close()
+    provider.close()
+    assert containers_of(docker_client, provider.run_id) == []
+    with pytest.raises(SandboxError, match="closed"):
+        provider.start(task)
+
+
+@pytest.mark.docker
+def test_a_failed_start_leaves_no_container(docker_client, task):
+    with DockerProvider(docker_client) as provider:
+        with pytest.raises(SandboxError, match="task tiny-1"):
+            provider.start(task.model_copy(update={"workdir": "/nowhere"}))
+        assert containers_of(docker_client, provider.run_id) == []
+
+
+@pytest.mark.docker
+def test_a_missing_image_says_what_to_do(docker_provider, task):
+    with pytest.raises(ImageError, match=r"image nobody/none:1 not found locally; .*--repos"):
+        docker_provider.start(task.model_copy(update={"image": "nobody/none:1"}))
+
+
+@pytest.mark.docker
+def test_history_newer_than_the_base_commit_cannot_be_named(docker_provider, task):
+    history = """
+        git tag future; git branch other; git stash list; git remote add origin https://x/y
+        git update-ref refs/remotes/origin/main HEAD; git notes add -m secret
+    """
+    kept = task.model_copy(update={"setup_patch": ""})
+    with docker_provider.start(kept) as sandbox:
+        # The start script again, over what an image could have carried.
+        from contextrl.envs.repository import start_script
+
+        run(sandbox, history)
+        head = run(sandbox, "git rev-parse HEAD").output.strip()
+        at_head = kept.model_copy(update={"base_commit": head})
+        assert run(sandbox, f"({start_script(at_head)})").output.strip() == head
+        assert run(sandbox, "git for-each-ref --format='%(refname)'").output == "refs/heads/main\n"
+        assert run(sandbox, "git remote; git reflog; git tag; git stash list").output == ""
+
+        run(sandbox, "for n in 1 2; do git commit -q --allow-empty -m later; done")
+        result = run(sandbox, f"({start_script(at_head)})")
+        assert result.exit_code == 1
+        assert f"expected {head}" in result.output
+
+
+@pytest.mark.docker
+def test_a_killed_driver_leaves_containers_that_clean_removes(docker_client, task, tmp_path):
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+    script = """if True:
+        import sys, time
+        from contextrl.envs.docker import DockerProvider
+        from contextrl.envs.types import Task
+        provider = DockerProvider(run_id="test-killed-driver")
+        sandbox = provider.start(Task.model_validate_json(open(sys.argv[1]).read()))
+        print(sandbox.sandbox_id, flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", script, str(tmp_path / "task.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        container = driver.stdout.readline().strip()
+        assert container not in {one.container for one in reap(docker_client)}
+        driver.kill()
+    removed = {one.container: one for one in reap(docker_client)}
+    assert removed[container].run == "test-killed-driver"
+    assert f"process {driver.pid}, is gone" in removed[container].reason
+    assert containers_of(docker_client, "test-killed-driver") == []
+
+
+@pytest.mark.docker
+def test_leaving_by_an_exception_or_sigint_leaves_no_container(docker_client, task, tmp_path):
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+    script = """if True:
+        import sys, time
+        from contextrl.envs.docker import DockerProvider
+        from contextrl.envs.types import Task
+        provider = DockerProvider(run_id="test-interrupted")
+        sandbox = provider.start(Task.model_validate_json(open(sys.argv[1]).read()))
+        print("started", flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", script, str(tmp_path / "task.json")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "started\n"
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(20) != 0
+    assert containers_of(docker_client, "test-interrupted") == []
+
+
+@pytest.mark.docker
+def test_a_passed_deadline_ends_a_container_of_a_living_owner(docker_client, task):
+    limits = SandboxLimits(lease_s=1.0)
+    with DockerProvider(docker_client, limits=limits) as provider:
+        sandbox = provider.start(task)
+        time.sleep(1.5)
+        reasons = {one.container: one.reason for one in reap(docker_client)}
+        assert reasons[sandbox.sandbox_id] == "its deadline passed"
+
+
+def test_an_owner_is_told_from_a_later_process_with_its_number():
+    label = owner_label(os.getpid())
+    assert owner_alive(label)
+    assert not owner_alive(f"{os.getpid()}:1")
+    assert not owner_alive("999999999:1")
+    assert not owner_alive("")
+
+
+def test_no_engine_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(EngineUnavailableError, match="expected a running Docker engine") as caught:
+        connect()
+    assert "\n" not in str(caught.value)
+
+
+def test_limits_are_checked():
+    with pytest.raises(ValueError, match=r"sandbox\.pids must be positive, got 0"):
+        SandboxLimits(pids=0)
