@@ -8,8 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from contextrl.agents.codec import codec_of
 from contextrl.agents.prompting import prompt_set
 from contextrl.agents.types import Trajectory
@@ -58,6 +56,8 @@ def warm_policy(
 def _make(
     job: JobConfig, ca: CAConfig, splits: TaskSplits, folder: Path, progress: Progress
 ) -> None:
+    import torch
+
     torch.set_num_threads(os.cpu_count() or 1)
     tasks = [*splits.train, *splits.extra][: job.warmup.max_runs]
     with DockerProvider(run_id="warm-up") as provider:

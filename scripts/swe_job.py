@@ -28,7 +28,7 @@ from contextrl.scripts.job_train import (
     write_dataset,
 )
 from contextrl.scripts.stages import Cache, Stages
-from contextrl.verl_ext.compose import compose
+from contextrl.verl_ext.compose import CONFIG_DIR, compose
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 
@@ -80,6 +80,8 @@ def prepare(
         config.job.run_dir = str(run_dir)
         config.job.tasks.train = str(tasks.train)
         config.job.tasks.validate = {name: str(file) for name, file in tasks.validate.items()}
+        agent = config.actor_rollout_ref.rollout.agent
+        agent.agent_loop_config_path = str(CONFIG_DIR / "agent_loop.yaml")
         config.trainer.default_local_dir = str(run_dir / "checkpoints")
         config.trainer.experiment_name = run_dir.name
     if tasks.splits is not None and not is_given(config, "actor_rollout_ref.model.path"):

@@ -46,15 +46,15 @@ class Episodes:
     def open(cls, job: JobConfig) -> Episodes:
         """Connects to Docker and reads every task file. Raises `EnvsError` or `ConfigError`."""
         run_dir = Path(job.run_dir)
-        client = connect()
         limits = SandboxLimits(
             memory_mb=job.sandbox.memory_mb, cpus=job.sandbox.cpus, pids=job.sandbox.pids
         )
+        provider = DockerProvider(connect(), limits=limits, run_id=run_dir.name)
         return cls(
             job=job,
             tasks=_tasks(job),
-            provider=DockerProvider(client, limits=limits, run_id=run_dir.name),
-            grader=CachingGrader(DockerGrader(client, limits=limits, run_id=run_dir.name)),
+            provider=provider,
+            grader=CachingGrader(DockerGrader(provider)),
             prompts=prompt_set(job.prompts),
             store=RunStore.open(run_dir / EPISODES_FOLDER, {"run": run_dir.name}, resume=True),
             threads=ThreadPoolExecutor(job.sandbox.concurrency, thread_name_prefix="episode"),
