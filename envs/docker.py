@@ -184,7 +184,6 @@ class DockerProvider:
     def prewarm(self, image: str, count: int) -> None:
         """`count` idle containers of the image wait for `start`. A broken engine raises here."""
 
-
         def add(_: int) -> None:
             container = self._container(image)
             container.warm_up()

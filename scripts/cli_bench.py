@@ -1,0 +1,14 @@
+"""`contextrl bench`: the numbers of the README, each from one command."""
+
+from __future__ import annotations
+
+import typer
+
+from contextrl.scripts.cli_bench_model import ca_memory, generation, gradients
+from contextrl.scripts.cli_bench_sandbox import sandbox
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command()(sandbox)
+app.command()(generation)
+app.command()(gradients)
+app.command("ca-memory")(ca_memory)
