@@ -18,9 +18,9 @@ file=verl_ext/config/preset/$preset.yaml
     echo "error: expected a preset of: ${known//.yaml/}, found $preset" >&2
     exit 1
 }
-device=--cpu
+device=()
 if ! grep -q '^  needs_gpu: false' "$file"; then
-    device=--gpu
+    device=(--gpu)
     nvidia-smi -L >/dev/null 2>&1 || {
         echo "error: preset $preset expects a CUDA GPU, nvidia-smi found none; run it on a GPU node, or" \
             "run the default preset: bash scripts/run_swe_contextrl.sh" >&2
@@ -28,7 +28,7 @@ if ! grep -q '^  needs_gpu: false' "$file"; then
     }
 fi
 
-bash scripts/setup.sh --docker "$device"
+bash scripts/setup.sh --docker "${device[@]}"
 command=(.venv/bin/python -m contextrl.scripts.swe_job "$@")
 echo "+ ${command[*]}" >&2
 exec "${command[@]}"
