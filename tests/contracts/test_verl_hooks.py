@@ -1,0 +1,74 @@
+"""What we rely on inside veRL 0.9.1. A new veRL that moves one of these fails here, by name."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+from contextrl.verl_ext.register import environment
+
+
+@pytest.fixture(scope="module")
+def verl_facts():
+    """veRL is imported in a process of its own, under the variables our jobs set."""
+    script = inspect.cleandoc(
+        """
+        import inspect, json
+        from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as E
+        from verl.workers.engine_workers import ActorRolloutRefWorker as W
+        from verl.trainer.ppo.v1.trainer_base import PPOTrainer as T
+        from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+        from verl.plugin.platform.platform_manager import get_platform
+        from contextrl.verl_ext import register
+        register.register_trainer()
+        from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+        from verl.workers.engine import EngineRegistry
+        from contextrl.verl_ext import engine
+        parameters = lambda f: list(inspect.signature(f).parameters)
+        print("FACTS" + json.dumps({
+            "forward_backward_batch": parameters(E.forward_backward_batch),
+            "gradient_sync": parameters(E._gradient_sync_context),
+            "prepare_model_inputs": parameters(E.prepare_model_inputs),
+            "actor_worker_cls": hasattr(W, "actor_worker_cls"),
+            "trainer": [hasattr(T, name) for name in (
+                "_update_actor", "_validate", "_compute_metrics", "_balance_batch",
+                "_build_replay_buffer", "_init_resource_pool_mgr")],
+            "platform": get_platform().device_name,
+            "trainers": list(TRAINER_REGISTRY),
+            "rollouts": [name for name, _ in _ROLLOUT_REGISTRY],
+        }))
+        """
+    )
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment(cpu=True)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("FACTS"))
+    return json.loads(line.removeprefix("FACTS"))
+
+
+def test_engine_hooks(verl_facts):
+    expected = ["self", "data", "loss_function", "forward_only"]
+    assert verl_facts["forward_backward_batch"] == expected
+    assert verl_facts["gradient_sync"] == ["self", "is_last_micro_batch"]
+    assert verl_facts["prepare_model_inputs"] == ["self", "micro_batch"]
+
+
+def test_worker_and_trainer_hooks(verl_facts):
+    assert verl_facts["actor_worker_cls"]
+    assert all(verl_facts["trainer"])
+
+
+def test_our_registrations_are_seen(verl_facts):
+    assert verl_facts["platform"] == "cpu"
+    assert "contextrl_sync" in verl_facts["trainers"]
+    assert "hf" in verl_facts["rollouts"]
