@@ -16,6 +16,7 @@ from rich.console import Console
 from contextrl.envs.cleanup import reap
 from contextrl.envs.engine import connect
 from contextrl.scripts import console, job_report
+from contextrl.scripts.job_checks import check_inputs
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
 from contextrl.scripts.job_policy import warm_policy
 from contextrl.scripts.job_tasks import JobTasks, local_file, prepare_tasks
@@ -101,19 +102,16 @@ def prepare(
         with open_dict(config):
             config.ca.pairs = str(local_file(ca.pairs).absolute())
     data = run_dir / "data"
-    limit = job.tasks.validate_limit
-    write_dataset(
-        data / "train.parquet",
-        validation_tasks({"train": tasks.train}, None),
-        job.prompts,
-        phase="train",
+    train_tasks = validation_tasks({"train": tasks.train}, None)
+    validate_tasks = validation_tasks(tasks.validate, job.tasks.validate_limit)
+    check_inputs(
+        config.actor_rollout_ref.model.path,
+        job,
+        CAConfig.from_mapping(config.ca),
+        [*train_tasks.values(), *validate_tasks.values()],
     )
-    write_dataset(
-        data / "validate.parquet",
-        validation_tasks(tasks.validate, limit),
-        job.prompts,
-        phase="validate",
-    )
+    write_dataset(data / "train.parquet", train_tasks, job.prompts, phase="train")
+    write_dataset(data / "validate.parquet", validate_tasks, job.prompts, phase="validate")
     with open_dict(config):
         config.data.train_files = [str(data / "train.parquet")]
         config.data.val_files = [str(data / "validate.parquet")]

@@ -58,7 +58,13 @@ class SWEAgentLoop(AgentLoopBase):  # type: ignore[misc]
         """An excluded episode returns no output at all: veRL leaves it out of its group."""
         episodes = Episodes.of_this_process(self.config)
         server = ServerManagerTokens(self.server_manager, sampling_params, self.loop)
-        policy = TokenPolicy("actor", server, self.tokenizer)
+        thinking = episodes.job.enable_thinking
+        policy = TokenPolicy(
+            "actor",
+            server,
+            self.tokenizer,
+            template_kwargs=None if thinking is None else {"enable_thinking": thinking},
+        )
         info = row["extra_info"]
         trajectory = await self.loop.run_in_executor(
             episodes.threads,

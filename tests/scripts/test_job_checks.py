@@ -1,0 +1,66 @@
+"""Bad input stops the job with one line, before minutes are spent on it."""
+
+import dataclasses
+
+import pytest
+
+from contextrl.envs.types import Task, TaskSource
+from contextrl.pairs.errors import OptionTokenError, PairFileError
+from contextrl.scripts.job_checks import check_inputs
+from contextrl.verl_ext.errors import ConfigError, ModelError
+from contextrl.verl_ext.settings import CAConfig, JobConfig, WarmupConfig
+from contextrl.verl_ext.tiny import build_model, save, train_tokenizer
+
+TASK = Task(
+    task_id="t",
+    source=TaskSource.MUTATION,
+    repo="o/r",
+    base_commit="c",
+    problem="f is wrong",
+    image="i",
+    gold_patch="",
+    fail_to_pass=("t.py::test_f",),
+)
+JOB = JobConfig(prompts="compact")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer(["A or B? def f(x): return x"], 400)
+    config = WarmupConfig(hidden_size=32, layers=1)
+    save(build_model(config, tokenizer, max_context_tokens=64), tokenizer, folder)
+    return folder
+
+
+def test_good_input_passes(model):
+    check_inputs(str(model), JOB, CAConfig(), [[TASK]])
+
+
+def test_a_model_without_a_tokenizer(tmp_path):
+    with pytest.raises(ModelError, match="expected a tokenizer in"):
+        check_inputs(str(tmp_path), JOB, CAConfig(), [[TASK]])
+
+
+def test_a_pair_file_with_neither_letter(model, tmp_path):
+    pairs = tmp_path / "pairs.jsonl.txt"
+    pairs.write_text('{"prompt": "A or B?", "correct_answer": "C"}\n')
+    with pytest.raises(PairFileError, match="expected 'A' or 'B'"):
+        check_inputs(str(model), JOB, CAConfig(pairs=str(pairs)), [[TASK]])
+
+
+def test_a_letter_that_is_two_tokens(model, tmp_path):
+    pairs = tmp_path / "pairs.jsonl.txt"
+    pairs.write_text('{"prompt": "A or B?", "correct_answer": "A"}\n')
+    config = CAConfig(pairs=str(pairs), prefill="The option is:")  # then " B" is asked for
+    with pytest.raises(OptionTokenError, match="to be one known token"):
+        check_inputs(str(model), JOB, config, [[TASK]])
+
+
+def test_a_prompt_longer_than_the_context(model):
+    limits = dataclasses.replace(JOB.limits, max_context_tokens=4)
+    job = dataclasses.replace(JOB, limits=limits)
+    with pytest.raises(
+        ConfigError, match="task t: expected a prompt shorter than the context of 4"
+    ):
+        check_inputs(str(model), job, CAConfig(), [[TASK]])
