@@ -179,7 +179,7 @@ def _ensure_dependencies(client: DockerClient, requirements: Sequence[str], cach
         build.run(
             f"python3 -m venv {VENV}\n"
             f"{VENV}/bin/pip install --quiet --no-index --find-links /tmp/wheels {listed}\n"
-            "rm -rf /tmp/wheels /root/.cache"
+            "rm -rf /tmp/wheels ~/.cache"
         )
         build.commit(image, user="root", workdir="/")
     return image

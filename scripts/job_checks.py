@@ -30,5 +30,6 @@ def check_inputs(model: str, job: JobConfig, ca: CAConfig, tasks: Iterable[Seque
         if n_tokens >= room:
             raise ConfigError(
                 f"task {task.task_id}: expected a prompt shorter than the context of {room} "
-                f"tokens, found {n_tokens}; raise job.limits.max_context_tokens or leave the task out"
+                f"tokens, found {n_tokens}; raise job.limits.max_context_tokens or leave "
+                "the task out"
             )
