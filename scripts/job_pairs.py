@@ -1,4 +1,9 @@
-"""Stage `pairs`: the policy plays the tasks once, and its own episodes become contrastive pairs."""
+"""Stage `pairs`: episodes on the run's own tasks become contrastive pairs.
+
+Training pairs come from the policy's episodes on the training tasks. Held-out pairs come from a
+scripted agent on the held-out tasks: a tiny policy does not find functions it has never seen, so its
+own episodes there hold no evidence, and a fixed script gives every policy the same questions.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,7 @@ from contextrl.pairs.store import write_pairs
 from contextrl.scripts.stages import Cache, file_digest, source_digest
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.local_server import LocalTokenServer
+from contextrl.verl_ext.scripted_runs import play_scripts
 from contextrl.verl_ext.settings import JobConfig
 
 Progress = Callable[[str, int, int], None]
@@ -53,14 +59,19 @@ def _make(
     job: JobConfig, model: Path, splits: TaskSplits, folder: Path, progress: Progress
 ) -> None:
     held_out = [*splits.heldout_functions, *splits.heldout_mutants]
-    tasks = [*splits.train, *held_out]
-    _play(job, model, tasks, folder / EPISODES, progress)
+    _play(job, model, splits.train, folder / EPISODES, progress)
     runs = list(read_trajectories(folder / EPISODES))
-    for split, of_split, limit in (
-        (TRAIN, splits.train, job.mining.max_train),
-        (HELD_OUT, held_out, job.mining.max_held_out),
-    ):
-        _mine(folder / split, runs, of_split, job, split=split, limit=limit)
+    _mine(folder / TRAIN, runs, splits.train, job, split=TRAIN, limit=job.mining.max_train)
+    with DockerProvider(run_id="mine") as provider:
+        scripted = play_scripts(
+            held_out,
+            provider,
+            prompt_set(job.prompts),
+            job.limits,
+            progress=lambda done: progress("scripted held-out runs", done, len(held_out)),
+        )
+    limit = job.mining.max_held_out
+    _mine(folder / HELD_OUT, scripted, held_out, job, split=HELD_OUT, limit=limit)
 
 
 def _play(
@@ -120,9 +131,8 @@ def _mine(
     split: str,
     limit: int,
 ) -> None:
-    ids = {task.task_id for task in tasks}
     result = mine(
-        [run for run in runs if run.task_id in ids],
+        runs,
         tasks,
         seed=job.mining.seed,
         caps=Caps(per_file=limit, limit=limit),
