@@ -1,8 +1,8 @@
 """Stage `pairs`: episodes on the run's own tasks become contrastive pairs.
 
 Training pairs come from the policy's episodes on the training tasks. Held-out pairs come from a
-scripted agent on the held-out tasks: a tiny policy does not find functions it has never seen, so its
-own episodes there hold no evidence, and a fixed script gives every policy the same questions.
+scripted agent on the held-out tasks: a tiny policy does not find functions it has never seen, so
+its own episodes there hold no evidence, and a fixed script gives every policy the same questions.
 """
 
 from __future__ import annotations
