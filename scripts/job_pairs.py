@@ -20,11 +20,11 @@ from contextrl.agents.store import RunStore, read_trajectories
 from contextrl.agents.tokens import TokenPolicy
 from contextrl.agents.types import Trajectory
 from contextrl.envs.docker import DockerProvider, SandboxLimits
-from contextrl.envs.task_splits import TaskSplits
 from contextrl.envs.types import Task
 from contextrl.pairs.cascade import MINER, Caps, mine
 from contextrl.pairs.store import write_pairs
-from contextrl.scripts.stages import Cache, file_digest, source_digest
+from contextrl.scripts.job_tasks import JobTasks
+from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.local_server import LocalTokenServer
 from contextrl.verl_ext.scripted_runs import play_scripts
@@ -36,15 +36,20 @@ TRAIN, HELD_OUT, EPISODES = "train", "held-out", "episodes"
 
 
 def mine_own_pairs(
-    job: JobConfig, model: Path, splits: TaskSplits, cache: Cache, progress: Progress
+    job: JobConfig, model: Path, tasks: JobTasks, cache: Cache, progress: Progress
 ) -> tuple[Path, bool]:
     """A folder with pair folders `train` and `held-out`, and whether it was cached.
 
-    No task, and so no run, is on both sides: the held-out pairs come from the held-out tasks.
+    No task, and so no run, is on both sides: the held-out pairs come from the held-out tasks. Nor
+    is a training pair about a task that RL trains on, whose patch it would show.
     """
+    splits = tasks.splits
+    assert splits is not None, "pairs of our own need a package's tasks"
+    mined = tasks.demonstrated() or list(splits.train)
     inputs = {
         "model": file_digest(model),
         "tasks": file_digest(splits.folder),
+        "mined": digest({"ids": [task.task_id for task in mined]}),
         "mining": dataclasses.asdict(job.mining),
         "limits": dataclasses.asdict(job.limits),
         "prompts": job.prompts,
@@ -52,16 +57,23 @@ def mine_own_pairs(
             "contextrl.agents", "contextrl.pairs", "contextrl.scripts:job_pairs.py"
         ),
     }
-    return cache.folder("pairs", inputs, lambda folder: _make(job, model, splits, folder, progress))
+    held_out = [*splits.heldout_functions, *splits.heldout_mutants]
+    return cache.folder(
+        "pairs", inputs, lambda folder: _make(job, model, mined, held_out, folder, progress)
+    )
 
 
 def _make(
-    job: JobConfig, model: Path, splits: TaskSplits, folder: Path, progress: Progress
+    job: JobConfig,
+    model: Path,
+    mined: Sequence[Task],
+    held_out: Sequence[Task],
+    folder: Path,
+    progress: Progress,
 ) -> None:
-    held_out = [*splits.heldout_functions, *splits.heldout_mutants]
-    _play(job, model, splits.train, folder / EPISODES, progress)
+    _play(job, model, mined, folder / EPISODES, progress)
     runs = list(read_trajectories(folder / EPISODES))
-    _mine(folder / TRAIN, runs, splits.train, job, split=TRAIN, limit=job.mining.max_train)
+    _mine(folder / TRAIN, runs, mined, job, split=TRAIN, limit=job.mining.max_train)
     with DockerProvider(run_id="mine") as provider:
         scripted = play_scripts(
             held_out,

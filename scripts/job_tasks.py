@@ -18,6 +18,7 @@ from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import TaskConfig
 
 HUB_PREFIX = "hf://"
+TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,26 @@ class JobTasks:
     train: Path
     validate: Mapping[str, Path]
     """Split name to file."""
+    config: TaskConfig
     splits: TaskSplits | None = None
     """The package build they come from, if any."""
+
+    def training(self) -> list[Task]:
+        """What RL trains on."""
+        return list(read_tasks(self.train))[: self.config.train_limit]
+
+    def validation(self) -> dict[str, list[Task]]:
+        """The first tasks of each split; their order spreads them over functions."""
+        limit = self.config.validate_limit
+        found = {split: list(read_tasks(file))[:limit] for split, file in self.validate.items()}
+        if self.config.validate_train:
+            found = {TRAIN: self.training()} | found
+        return found
+
+    def demonstrated(self) -> list[Task]:
+        """Training tasks that RL leaves out: their solutions may be shown and mined."""
+        assert self.splits is not None, "only a package build has tasks to spare"
+        return list(self.splits.train[self.config.train_limit or 0 :])
 
 
 def prepare_tasks(
@@ -51,6 +70,7 @@ def prepare_tasks(
         return JobTasks(
             train=splits.path("train"),
             validate={name: splits.path(name) for name in names},
+            config=config,
             splits=splits,
         )
     if config.train is None:
@@ -58,7 +78,9 @@ def prepare_tasks(
     train = local_file(config.train)
     if config.validate:
         return JobTasks(
-            train=train, validate={name: local_file(f) for name, f in config.validate.items()}
+            train=train,
+            validate={name: local_file(f) for name, f in config.validate.items()},
+            config=config,
         )
     return _hold_out(read_tasks(train), config, cache_dir / "tasks")
 
@@ -96,4 +118,6 @@ def _hold_out(tasks: Sequence[Task], config: TaskConfig, folder: Path) -> JobTas
     files = {"train": folder / "train.jsonl", "heldout_tasks": folder / "heldout_tasks.jsonl"}
     write_tasks(files["train"], train)
     write_tasks(files["heldout_tasks"], held_out)
-    return JobTasks(train=files["train"], validate={"heldout_tasks": files["heldout_tasks"]})
+    return JobTasks(
+        train=files["train"], validate={"heldout_tasks": files["heldout_tasks"]}, config=config
+    )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from contextrl.agents.prompting import prompt_set
-from contextrl.envs.tasks import read_tasks
 from contextrl.envs.types import Record, Task
 from contextrl.verl_ext.errors import VerlExtError
 from contextrl.verl_ext.register import environment
@@ -56,11 +55,6 @@ def write_dataset(
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_parquet(path)
-
-
-def validation_tasks(files: Mapping[str, Path], limit: int | None) -> dict[str, list[Task]]:
-    """The first `limit` tasks of each split; their order spreads them over functions."""
-    return {split: list(read_tasks(file))[:limit] for split, file in files.items()}
 
 
 def train(run_dir: Path, *, cpu: bool, on_metrics: Callable[[MetricsLine], None]) -> None:

@@ -19,13 +19,13 @@ from contextrl.scripts import console, job_report
 from contextrl.scripts.job_checks import check_inputs
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
 from contextrl.scripts.job_policy import warm_policy
+from contextrl.scripts.job_tasks import TRAIN as TRAIN_SPLIT
 from contextrl.scripts.job_tasks import JobTasks, local_file, prepare_tasks
 from contextrl.scripts.job_train import (
     MetricsLine,
     read_metrics,
     summary_line,
     train,
-    validation_tasks,
     write_dataset,
 )
 from contextrl.scripts.stages import Cache, Stages
@@ -87,14 +87,14 @@ def prepare(
         config.trainer.experiment_name = run_dir.name
     if tasks.splits is not None and not is_given(config, "actor_rollout_ref.model.path"):
         with stages.stage("policy", "a tiny policy, warmed up on scripted runs"):
-            model, cached = warm_policy(job, ca, tasks.splits, cache, stages.progress)
+            model, cached = warm_policy(job, ca, tasks, cache, stages.progress)
             stages.say(f"{model}{' (cached)' if cached else ''}")
         with open_dict(config):
             config.actor_rollout_ref.model.path = str(model)
     if ca.pairs is None and tasks.splits is not None:
         with stages.stage("pairs", "the policy's own episodes, mined for contrastive pairs"):
             model = Path(config.actor_rollout_ref.model.path)
-            pairs, cached = mine_own_pairs(job, model, tasks.splits, cache, stages.progress)
+            pairs, cached = mine_own_pairs(job, model, tasks, cache, stages.progress)
             stages.say(f"{pairs}{' (cached)' if cached else ''}")
         with open_dict(config):
             config.ca.pairs, config.ca.held_out = str(pairs / TRAIN), str(pairs / HELD_OUT)
@@ -102,8 +102,7 @@ def prepare(
         with open_dict(config):
             config.ca.pairs = str(local_file(ca.pairs).absolute())
     data = run_dir / "data"
-    train_tasks = validation_tasks({"train": tasks.train}, None)
-    validate_tasks = validation_tasks(tasks.validate, job.tasks.validate_limit)
+    train_tasks, validate_tasks = {TRAIN_SPLIT: tasks.training()}, tasks.validation()
     check_inputs(
         config.actor_rollout_ref.model.path,
         job,
@@ -127,7 +126,7 @@ def report(
     metrics = read_metrics(run_dir)
     summary = job_report.summarise(
         run_dir,
-        tasks=validation_tasks(tasks.validate, job.tasks.validate_limit),
+        tasks=tasks.validation(),
         metrics=metrics,
         stage_seconds=stages.seconds,
         checkpoint=str(last_checkpoint(run_dir, metrics)),
@@ -151,9 +150,9 @@ def last_checkpoint(run_dir: Path, metrics: Sequence[MetricsLine]) -> Path:
 
 
 def describe_tasks(tasks: JobTasks) -> str:
-    files = {"train": tasks.train, **tasks.validate}
-    counts = {name: sum(1 for _ in file.open("rb")) for name, file in files.items()}
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    counts = {name: len(of_split) for name, of_split in tasks.validation().items()}
+    measured = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{len(tasks.training())} to train on; measured before and after: {measured}"
 
 
 def is_given(config: DictConfig, key: str) -> bool:

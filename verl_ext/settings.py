@@ -108,8 +108,16 @@ class TaskConfig:
     n_heldout_mutants: int = 50
     n_extra: int = 600
     """Further bugs of the training functions, for the warm-up only."""
+    train_limit: int | None = None
+    """RL trains on the first so many training tasks, so that each comes back; null for all.
+
+    With `package` the others are what the warm-up and the miner work on: RL meets no task whose
+    solution was shown.
+    """
     validate_limit: int | None = None
     """At most this many tasks per validation split, the first ones in file order."""
+    validate_train: bool = False
+    """Measure before and after on the training tasks too, as split `train`."""
     seed: int = 0
 
 
@@ -120,17 +128,22 @@ class WarmupConfig:
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
-    kv_heads: int = 2
+    kv_heads: int = 4
+    """As many as heads: queries and keys begin equal, so that like tokens attend to each other."""
     vocab_size: int = 2048
     steps: int = 500
     batch_size: int = 48
     learning_rate: float = 3e-3
-    selection_frac: float = 0.5
-    """Share of the SFT sequences that are in the selection format."""
+    drill_steps: int = 600
+    """Optimizer steps on reading drills alone, before the SFT."""
+    drill_patience: int = 90
+    """Steps after which a stage of the drills is left though it was not passed."""
+    drill_tokens: int = 6000
+    """Per batch of drills, padding included."""
+    drill_frac: float = 0.25
+    """Share of the SFT steps that are drills, so that the skill stays."""
     max_runs: int = 1600
     """Scripted runs to learn from."""
-    max_pairs: int = 2000
-    """Pairs among them, for the selection format."""
     seed: int = 0
 
 

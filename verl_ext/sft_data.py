@@ -1,4 +1,4 @@
-"""Scripted runs and pairs -> weighted token sequences for the warm-up.
+"""Scripted runs -> weighted token sequences for the warm-up.
 
 Token ids come from the codec that the rollout itself uses, so what the policy is warmed up on
 is, id for id, what it will meet.
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from contextrl.agents.codec import ChatCodec
 from contextrl.agents.types import Trajectory
-from contextrl.pairs.render import EncodedPair
 
 CONTEXT_WEIGHT = 0.3
 """Of tokens the policy only reads: learning to predict observations helps it to use them."""
@@ -40,12 +39,6 @@ def from_run(trajectory: Trajectory, codec: ChatCodec) -> SFTSequence:
             token_ids += seen
             weights += [CONTEXT_WEIGHT] * len(seen)
     return SFTSequence(tuple(token_ids), tuple(weights))
-
-
-def from_pair(pair: EncodedPair, end_id: int) -> SFTSequence:
-    """A two-option prompt and its letter; only the letter and the end token are learned."""
-    token_ids = (*pair.token_ids, pair.correct_ids[0], end_id)
-    return SFTSequence(token_ids, (*[0.0] * len(pair.token_ids), 1.0, 1.0))
 
 
 def within(sequences: Sequence[SFTSequence], max_tokens: int) -> list[SFTSequence]:

@@ -80,6 +80,10 @@ def build_model(
             pad_token_id=pad_id,
         )
     )
+    if config.kv_heads == config.heads:
+        with torch.no_grad():  # like tokens attend to each other from the start: half of a lookup
+            for layer in model.model.layers:
+                layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
     model.generation_config = GenerationConfig(eos_token_id=end_id, pad_token_id=pad_id)
     return model
 

@@ -1,0 +1,93 @@
+"""Reading drills: what they ask has one answer, in the words of the selection prompt."""
+
+import pytest
+import torch
+
+from contextrl.pairs.render import COMPACT
+from contextrl.verl_ext.drills import DrillMaker
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings import WarmupConfig
+from contextrl.verl_ext.tiny import build_model, train_tokenizer
+from contextrl.verl_ext.warmup import drill_loss, read_drills
+
+VIEW = ["10:def add(x, y):", "11:    total = x + y", "12:    if total > 3:", "13:        x = 1"]
+
+VIEW_TEXTS = [line.partition(":")[2] for line in VIEW]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["\n".join(VIEW), "A:\nB:\npatch:\nA or B? 0123456789"] * 20, 600)
+
+
+@pytest.fixture
+def maker(tokenizer):
+    return DrillMaker(tokenizer, COMPACT, [VIEW], seed=0)
+
+
+def test_every_question_quotes_a_line_that_stands_in_the_context_it_names(maker, tokenizer):
+    _, make = maker.stages[-1]
+    asked = 0
+    for _ in range(20):
+        text = tokenizer.decode(make().token_ids)
+        first, second = text.split("patch:")[0].split("B:\n", 1)
+        for turn in text.split("patch:\n-")[1:]:
+            quoted = turn.split("\nA or B?")[0].split("\n+")[0]
+            answer = turn.removesuffix(turn.split("assistant\n")[1][1:])[-1]
+            here, there = (first, second) if answer == "A" else (second, first)
+            lines = [line.partition(":")[2] for line in here.split("\n")]
+            others = [line.partition(":")[2] for line in there.split("\n")]
+            if quoted in VIEW_TEXTS:
+                continue  # the change drew the token that stood there
+            asked += 1
+            assert quoted in lines
+            assert quoted not in others
+    assert asked > 20
+
+
+def test_letters_are_asked_for_where_the_line_ends_and_where_the_turn_ends(maker, tokenizer):
+    drill = maker.stages[-1][1]()
+    assert len(drill.positions) == len(drill.second)
+    for position, second in zip(drill.positions, drill.second, strict=True):
+        following = drill.token_ids[position + 1]
+        ends_turn = following in maker.letter_ids
+        assert not ends_turn or following == maker.letter_ids[second]
+    assert sum(drill.token_ids[p + 1] in maker.letter_ids for p in drill.positions) >= 2
+
+
+def test_a_turn_is_the_chat_turn_of_the_selection_prompt(maker, tokenizer):
+    text = tokenizer.decode(maker.stages[0][1]().token_ids)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "A or B?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert prompt.split("user\n")[1] in text
+
+
+def test_the_same_seed_makes_the_same_drills(tokenizer):
+    one, two = (DrillMaker(tokenizer, COMPACT, [VIEW], seed=7) for _ in range(2))
+    assert [make() for _, make in one.stages] == [make() for _, make in two.stages]
+
+
+def test_the_loss_of_a_model_that_cannot_read_is_that_of_a_coin(maker, tokenizer):
+    model = build_model(WarmupConfig(hidden_size=64, layers=2), tokenizer, max_context_tokens=600)
+    loss, accuracy = drill_loss(model, [maker.stages[3][1]() for _ in range(8)], maker.letter_ids)
+    assert float(loss.detach()) == pytest.approx(0.693, abs=0.1)
+    assert 0.2 < accuracy < 0.8
+
+
+def test_the_first_stage_is_learned_within_seconds(tokenizer):
+    torch.manual_seed(0)
+    maker = DrillMaker(tokenizer, COMPACT, [VIEW], seed=0)
+    config = WarmupConfig(hidden_size=64, layers=2, drill_steps=100, drill_tokens=1500)
+    model = build_model(config, tokenizer, max_context_tokens=600)
+    stages: set[str] = set()
+    read_drills(model, maker, config, progress=lambda what, step: stages.add(what.split(",")[0]))
+    drills = [maker.stages[0][1]() for _ in range(64)]
+    with torch.no_grad():
+        _, accuracy = drill_loss(model, drills, maker.letter_ids)
+    assert accuracy > 0.7
+
+
+def test_no_views_is_an_error_that_says_what_to_do(tokenizer):
+    with pytest.raises(ConfigError, match=r"job\.tasks"):
+        DrillMaker(tokenizer, COMPACT, [], seed=0)
