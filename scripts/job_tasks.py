@@ -45,7 +45,8 @@ class JobTasks:
     def demonstrated(self) -> list[Task]:
         """Training tasks that RL leaves out: their solutions may be shown and mined."""
         assert self.splits is not None, "only a package build has tasks to spare"
-        return list(self.splits.train[self.config.train_limit or 0 :])
+        limit = self.config.train_limit
+        return [] if limit is None else list(self.splits.train[limit:])
 
 
 def prepare_tasks(

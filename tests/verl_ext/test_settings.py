@@ -33,6 +33,7 @@ def test_release_values_of_the_agentic_presets():
         assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 10)
         assert (config.ca.clip, config.ca.pairs_per_step) == (5.0, 8)
         assert config.job.limits.max_turns == 35
+        assert config.ca.pairs == "hf://xupy21/ContextRL_Agentic/*.jsonl"
 
 
 def test_only_the_cpu_preset_runs_without_a_gpu():

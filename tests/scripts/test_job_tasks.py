@@ -1,0 +1,67 @@
+"""Which tasks a run trains on, which it shows the policy beforehand, and which it measures."""
+
+import dataclasses
+
+import pytest
+
+from contextrl.envs.task_splits import SPLIT_FILES, BuildManifest, TaskSplits
+from contextrl.envs.tasks import write_tasks
+from contextrl.envs.types import Task, TaskSource
+from contextrl.scripts.job_tasks import JobTasks
+from contextrl.verl_ext.settings import TaskConfig
+
+
+def task(name):
+    return Task(
+        task_id=name,
+        source=TaskSource.MUTATION,
+        repo="o/r",
+        base_commit="c",
+        problem="f is wrong",
+        image="i",
+        gold_patch="",
+        fail_to_pass=("t.py::test_f",),
+    )
+
+
+@pytest.fixture
+def job_tasks(tmp_path):
+    train, held_out = [task(f"train-{n}") for n in range(6)], [task(f"held-{n}") for n in range(4)]
+    for split, tasks in {"train": train, "heldout_mutants": held_out}.items():
+        write_tasks(tmp_path / SPLIT_FILES[split], tasks)
+    splits = TaskSplits(
+        folder=tmp_path,
+        manifest=BuildManifest.model_construct(),
+        train=tuple(train),
+        heldout_functions=(),
+        heldout_mutants=tuple(held_out),
+        extra=(task("extra-0"),),
+    )
+    return JobTasks(
+        train=splits.path("train"),
+        validate={"heldout_mutants": splits.path("heldout_mutants")},
+        config=TaskConfig(train_limit=2, validate_limit=3, validate_train=True),
+        splits=splits,
+    )
+
+
+def ids(tasks):
+    return [task.task_id for task in tasks]
+
+
+def test_rl_meets_no_task_that_was_demonstrated(job_tasks):
+    assert ids(job_tasks.training()) == ["train-0", "train-1"]
+    assert ids(job_tasks.demonstrated()) == ["train-2", "train-3", "train-4", "train-5"]
+
+
+def test_measured_are_the_training_tasks_and_the_first_of_each_held_out_split(job_tasks):
+    measured = job_tasks.validation()
+    assert ids(measured["train"]) == ["train-0", "train-1"]
+    assert ids(measured["heldout_mutants"]) == ["held-0", "held-1", "held-2"]
+
+
+def test_without_a_limit_rl_trains_on_all_and_nothing_is_left_to_show(job_tasks):
+    everything = dataclasses.replace(job_tasks, config=TaskConfig())
+    assert len(everything.training()) == 6
+    assert everything.demonstrated() == []
+    assert set(everything.validation()) == {"heldout_mutants"}
