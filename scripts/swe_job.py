@@ -33,13 +33,17 @@ from contextrl.verl_ext.compose import CONFIG_DIR, compose
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 
+COMPOSED = "composed.yaml"
+"""Preset and overrides, written when a run begins."""
 CONFIG = "config.yaml"
+"""All that the trainer needs, written when everything before it is done."""
 
 
 def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     """The whole job; the run folder it ends in."""
     config = load_run(resume) if resume else compose(overrides)
     run_dir = resume or new_run_dir(config)
+    prepared = (run_dir / CONFIG).exists()
     job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
     cache = Cache(Path(job.cache_dir or ".cache/contextrl").absolute())
     stages.say(f"run folder {run_dir}")
@@ -47,7 +51,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
         with stages.stage("tasks", "issues with tests that decide them"):
             tasks = prepare_tasks(job.tasks, cache.root, stages.progress)
             stages.say(describe_tasks(tasks))
-        if not resume:
+        if not prepared:
             prepare(config, run_dir, job, ca, tasks, cache, stages)
         with stages.stage(
             "train", f"GRPO + {ca.lam:g} x CA through veRL, log in {run_dir}/train.log"
@@ -115,9 +119,7 @@ def prepare(
         config.data.train_files = [str(data / "train.parquet")]
         config.data.val_files = [str(data / "validate.parquet")]
     OmegaConf.resolve(config)
-    draft = run_dir / f".{CONFIG}"
-    OmegaConf.save(config, draft)
-    os.replace(draft, run_dir / CONFIG)
+    save_whole(config, run_dir / CONFIG)
 
 
 def report(
@@ -164,7 +166,7 @@ def is_given(config: DictConfig, key: str) -> bool:
 def new_run_dir(config: DictConfig) -> Path:
     if config.job.run_dir:
         run_dir = Path(config.job.run_dir).absolute()
-        if (run_dir / CONFIG).exists():
+        if (run_dir / COMPOSED).exists():
             raise ConfigError(
                 f"expected no run in {run_dir}, found one; continue it with --resume {run_dir} or "
                 "name another folder"
@@ -173,19 +175,31 @@ def new_run_dir(config: DictConfig) -> Path:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         run_dir = Path("runs", f"swe-{now}").absolute()
     run_dir.mkdir(parents=True, exist_ok=True)
+    save_whole(config, run_dir / COMPOSED)
     return run_dir
 
 
 def load_run(run_dir: Path) -> DictConfig:
-    path = run_dir / CONFIG
-    if not path.exists():
-        raise ConfigError(
-            f"expected a run with a {CONFIG} in {run_dir}, found none: it ended before training; "
-            "start it again, its finished stages are cached"
-        )
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return config
+    """Its configuration: as the trainer had it, or, if the run ended earlier, as it was asked for.
+
+    In the second case the stages before training run again, most of them from the cache.
+    """
+    for name in (CONFIG, COMPOSED):
+        if (run_dir / name).exists():
+            config = OmegaConf.load(run_dir / name)
+            assert isinstance(config, DictConfig)
+            return config
+    raise ConfigError(
+        f"expected a run with a {CONFIG} in {run_dir}, found none; name a folder below runs/, or "
+        "start a new run without --resume"
+    )
+
+
+def save_whole(config: DictConfig, path: Path) -> None:
+    """`path` appears complete or not at all."""
+    draft = path.with_name(f".{path.name}")
+    OmegaConf.save(config, draft)
+    os.replace(draft, path)
 
 
 def container(config: DictConfig) -> dict[str, Any]:
