@@ -45,7 +45,7 @@ def mine_own_pairs(
     """
     splits = tasks.splits
     assert splits is not None, "pairs of our own need a package's tasks"
-    mined = tasks.demonstrated() or list(splits.train)
+    mined = [*(tasks.demonstrated() or splits.train), *splits.extra][: job.mining.max_tasks]
     inputs = {
         "model": file_digest(model),
         "tasks": file_digest(splits.folder),

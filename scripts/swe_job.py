@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -219,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     console.log_to_stderr(0)
     stages = Stages(Console(stderr=True))
+    # A scheduler's SIGTERM ends the run as Ctrl-C does: trainer and sandboxes with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def job() -> None:
         if arguments.resume and arguments.overrides:

@@ -19,6 +19,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from contextrl.verl_ext import register
+from contextrl.verl_ext.lifeline import end_with_parent
 
 
 class ContextAwareTaskRunner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):
@@ -43,4 +44,5 @@ def train(config_path: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     train(Path(sys.argv[1]) / "config.yaml")

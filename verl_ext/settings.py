@@ -151,6 +151,8 @@ class WarmupConfig:
 class MiningConfig:
     """Pairs from the run's own episodes."""
 
+    max_tasks: int = 400
+    """Tasks to play: those that RL leaves out, then the further bugs that the warm-up saw."""
     samples: int = 1
     """Episodes per task."""
     temperature: float = 1.0
