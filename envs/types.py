@@ -81,7 +81,9 @@ class Verdict(StrEnum):
     TIMEOUT = "timeout"
     """The tests ran past the task's limit."""
     NO_REPORT = "no-report"
-    """The test process ended without a report we could read."""
+    """The test process ended before its tests did: it crashed, or something made it exit."""
+    TAMPERED = "tampered"
+    """Something other than the tests had a hand in their results."""
 
 
 class Reward(Record):

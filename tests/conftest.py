@@ -118,7 +118,7 @@ def docker_provider(docker_client) -> Iterator[DockerProvider]:
         yield provider
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_task() -> Task:
     """The bug is injected; its image is a name that only Docker tests replace."""
     return Task(
