@@ -9,6 +9,7 @@ import pytest
 
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.fake import FakeProvider
+from contextrl.envs.types import Limit
 
 
 @pytest.fixture(scope="module", params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
@@ -76,6 +77,7 @@ def test_time_limit_kills_the_command_and_the_shell_lives_on(sandbox):
     result = run(sandbox, "echo before; sleep 100 | cat", timeout_s=0.5)
     assert time.monotonic() - started < 5
     assert result.timed_out
+    assert result.limit is Limit.TIME
     assert result.exit_code is None
     assert result.output.startswith("before\n")
     assert run(sandbox, "pwd; echo $state").output == "/testbed/tests\nkept\n"

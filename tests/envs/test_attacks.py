@@ -15,7 +15,9 @@ from contextrl.envs.grading import DockerGrader
 from contextrl.envs.types import Verdict
 
 ATTACKS = sorted(
-    path for path in Path(__file__).with_name("attacks").iterdir() if path.suffix in {".py", ".sh"}
+    path
+    for path in Path(__file__).with_name("attacks").iterdir()
+    if path.suffix in {".py", ".sh"} and path.stem != "gold_from_history"
 )
 FILES_ONLY = [path for path in ATTACKS if path.suffix == ".sh" and path.stem != "shadowed_stdlib"]
 REPEATS = int(os.environ.get("CONTEXTRL_ATTACK_REPEATS", "1"))
@@ -54,7 +56,7 @@ def diff_of(agent, attack: Path, *commands: str) -> str:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda path: path.stem)
 def test_no_forgery_earns_a_reward(docker_provider, agent, task, attack):
     diff = diff_of(agent, attack)
-    assert bool(diff) is (attack.stem != "gold_from_history")
+    assert diff
     for _ in range(REPEATS):
         reward = DockerGrader(docker_provider).grade(task, diff)
         print(attack.stem, reward.verdict, reward.detail)
@@ -66,6 +68,12 @@ def test_what_grading_restores_costs_an_honest_fix_nothing(docker_provider, agen
     diff = diff_of(agent, attack, FIX)
     reward = DockerGrader(docker_provider).grade(task, diff)
     assert reward.verdict is Verdict.RESOLVED, reward
+
+
+def test_the_fix_cannot_be_found_where_the_agent_works(docker_provider, task):
+    attack = Path(__file__).with_name("attacks") / "gold_from_history.sh"
+    with docker_provider.start(task) as agent:  # fresh: other attacks leave objects in git
+        assert diff_of(agent, attack) == ""
 
 
 def test_the_reference_fix_earns_it(docker_provider, task):
