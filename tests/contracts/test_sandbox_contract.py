@@ -11,13 +11,18 @@ from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.fake import FakeProvider
 from contextrl.envs.types import Limit
 
+BACKENDS = [
+    "fake",
+    *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "namespace")),
+]
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
+
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
     """A provider whose repository is the tiny package, and the image that its tasks name."""
-    if request.param == "docker":
+    if request.param != "fake":
         image = request.getfixturevalue("tiny_image")
-        return request.getfixturevalue("docker_provider"), image
+        return request.getfixturevalue(f"{request.param}_provider"), image
     return FakeProvider(request.getfixturevalue("tiny_files"), max_output_bytes=64 * 1024), "none:1"
 
 

@@ -141,8 +141,9 @@ def test_too_much_memory_kills_the_command_only(sandbox):
 @pytest.mark.docker
 def test_too_many_processes_fail_inside_and_the_work_is_kept(sandbox):
     run(sandbox, "echo work > work.txt")
-    results = [run(sandbox, "bomb() { bomb | bomb & }; bomb", 2), run(sandbox, "true | true", 2)]
-    assert Limit.PROCESSES in {result.limit for result in results}
+    run(sandbox, "bomb() { bomb | bomb & }; bomb", 2)
+    reached = {run(sandbox, "true | true", 2).limit for _ in range(5)}
+    assert Limit.PROCESSES in reached
     assert "work.txt" in sandbox.diff()
     assert run(sandbox, "cat work.txt").output.endswith("work\n")
 
