@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -91,6 +92,20 @@ def reap(
                 reason=reason,
             )
         )
+    return removed
+
+
+def remove_stale_folders(temporary: Path, prefix: str) -> list[Path]:
+    """No folder `PREFIX-pid-birth-...` is left below `temporary` whose owner is gone.
+
+    Of a namespace sandbox nothing else can be left: its mounts and processes end with the driver.
+    """
+    removed = []
+    for folder in sorted(temporary.glob(f"{prefix}*-*-*")):
+        pid, birth, *_ = folder.name.removeprefix(prefix).split("-")
+        if folder.is_dir() and not folder.is_symlink() and not owner_alive(f"{pid}:{birth}"):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
     return removed
 
 

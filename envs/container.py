@@ -8,6 +8,7 @@ what a killed driver left behind.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,11 +18,28 @@ from contextrl.envs.engine import ExecChannel, engine_boundary
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.shell import BASH, SHELL_ENVIRONMENT
+from contextrl.envs.types import Limit
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 logger = logging.getLogger(__name__)
+
+# Both versions of the cgroup file system; then whether the disk below is full.
+COUNTERS_SCRIPT = r"""
+count() {
+  [ -r "$2" ] || return
+  while read -r key value; do [ "$key" != "$3" ] || echo "$1 $value"; done <"$2"
+}
+count oom /sys/fs/cgroup/memory.events oom_kill
+count oom /sys/fs/cgroup/memory/memory.oom_control oom_kill
+count pids /sys/fs/cgroup/pids.events max
+count pids /sys/fs/cgroup/pids/pids.events max
+for place in / /dev/shm; do
+  set -- $(stat -f -c '%a %b' "$place"); [ $(($1 * 200)) -ge "$2" ] || echo "full 1"
+done
+"""
+_LIMIT_OF = {"oom": Limit.MEMORY, "pids": Limit.PROCESSES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +50,8 @@ class SandboxLimits:
     """Swap is off: a command that needs more is killed by the kernel."""
     cpus: float = 2.0
     pids: int = 512
+    disk_mb: int = 4096
+    """Of one file at once, and of all that was written, within a second or so (`disk_guard`)."""
     shm_mb: int = 64
     open_files: int = 4096
     max_output_bytes: int = 128 * 1024
@@ -50,7 +70,7 @@ class SandboxLimits:
     """Egress, through Docker's default bridge. Off unless a task cannot do without it."""
 
     def __post_init__(self) -> None:
-        for name in ("memory_mb", "cpus", "pids", "max_output_bytes", "lease_s"):
+        for name in ("memory_mb", "cpus", "pids", "disk_mb", "max_output_bytes", "lease_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"sandbox.{name} must be positive, got {getattr(self, name)}")
 
@@ -64,6 +84,10 @@ class Container:
         self._client = client
         self._api = client.api
         self._spare: ExecChannel | None = None
+        self._restarting = threading.Lock()  # the disk guard does it from its own thread
+        self._counters: dict[str, int] = {}
+        self.disk_limit_reached = False
+        """Set by the disk guard, which then ended every process."""
         with engine_boundary(f"starting a sandbox of image {image}"):
             self.user: str = _image_user(client, image)
             self.id: str = self._api.create_container(
@@ -85,6 +109,11 @@ class Container:
                     ulimits=[
                         {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
                         {"Name": "core", "Soft": 0, "Hard": 0},
+                        {
+                            "Name": "fsize",
+                            "Soft": limits.disk_mb << 20,
+                            "Hard": limits.disk_mb << 20,
+                        },
                     ],
                     cap_drop=["ALL"],
                     cap_add=list(limits.capabilities) or None,
@@ -108,9 +137,10 @@ class Container:
             return self._exec(command)
 
     def _exec(self, command: list[str]) -> ExecChannel:
-        return ExecChannel(
-            self._client, self.id, command, user=self.user, environment=dict(SHELL_ENVIRONMENT)
-        )
+        with self._restarting:
+            return ExecChannel(
+                self._client, self.id, command, user=self.user, environment=dict(SHELL_ENVIRONMENT)
+            )
 
     def open_shell(self) -> ExecChannel:
         spare, self._spare = self._spare, None
@@ -134,8 +164,29 @@ class Container:
             channel.close()
 
     def revive(self) -> None:
-        with engine_boundary(f"restarting sandbox {self.id[:12]}"):
+        with self._restarting, engine_boundary(f"restarting sandbox {self.id[:12]}"):
             self._api.restart(self.id, timeout=0)
+
+    def limit_reached(self) -> Limit | None:
+        """By the kernel's own counters, so that a program's message alone proves nothing."""
+        if self.disk_limit_reached:
+            self.disk_limit_reached = False
+            return Limit.DISK
+        try:
+            code, stdout, stderr = self._run_once(COUNTERS_SCRIPT, 4096, 20.0, b"")
+        except SandboxError:
+            return None  # the next command finds out what is wrong
+        if code != 0 and b"temporarily unavailable" in stderr:
+            return Limit.PROCESSES
+        before, self._counters = self._counters, {}
+        for line in stdout.decode(errors="replace").splitlines():
+            name, _, value = line.partition(" ")
+            if value.isdigit():
+                self._counters[name] = int(value)
+        for name, limit in _LIMIT_OF.items():
+            if self._counters.get(name, 0) > before.get(name, 0):
+                return limit
+        return Limit.DISK if self._counters.get("full") else None
 
     def run(
         self, script: str, *, max_bytes: int, timeout_s: float, stdin: bytes = b""

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from contextrl.envs.container import Container, SandboxLimits
+from contextrl.envs.disk_guard import DiskGuard
 from contextrl.envs.engine import connect, engine_boundary
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.repository import read_diff, start_script
@@ -38,7 +39,7 @@ class DockerSandbox:
         self.sandbox_id = container.id[:12]
         self.task = task
         self._client = client
-        self._container = container
+        self.container = container
         self._limits = limits
         self._closed = False
         self._shell = PersistentShell(
@@ -80,7 +81,7 @@ class DockerSandbox:
         too_large = False
         try:
             with engine_boundary(f"reading {path}"):
-                chunks, _ = self._client.api.get_archive(self._container.id, path)
+                chunks, _ = self._client.api.get_archive(self.container.id, path)
                 for chunk in chunks:
                     archive += chunk
                     too_large = len(archive) > limit + 1024 * 1024
@@ -107,7 +108,7 @@ class DockerSandbox:
             raise ValueError(f"path must be absolute, got {path}")
         folder, file = shlex.quote(str(target.parent)), shlex.quote(path)
         # A process of the sandbox's user writes it, who then owns it and gains no right by it.
-        code, _, stderr = self._container.run(
+        code, _, stderr = self.container.run(
             f"mkdir -p -- {folder} && head -c {len(content)} > {file}",
             stdin=content,
             max_bytes=4096,
@@ -121,7 +122,7 @@ class DockerSandbox:
         self._check_open()
 
         def run(script: str) -> tuple[int, bytes, bytes]:
-            return self._container.run(
+            return self.container.run(
                 script,
                 max_bytes=self._limits.max_diff_bytes,
                 timeout_s=self._limits.setup_timeout_s,
@@ -133,7 +134,7 @@ class DockerSandbox:
         if not self._closed:
             self._closed = True
             self._shell.close()
-            self._container.remove()
+            self.container.remove()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -168,11 +169,18 @@ class DockerProvider:
         self._warm: dict[str, deque[Container]] = defaultdict(deque)
         self._live: set[DockerSandbox] = set()
         self._closed = False
+        self._guard = DiskGuard(
+            self._client,
+            run_id=self.run_id,
+            limit_bytes=self._limits.disk_mb << 20,
+            live=lambda: [sandbox.container for sandbox in self._live_now() if not sandbox._closed],
+        )
         atexit.register(self._close_one_by_one)
 
     def start(self, task: Task) -> DockerSandbox:
         container = self._take(task.image) or self._container(task.image)
         sandbox = DockerSandbox(self._client, container, task, self._limits)
+        self._guard.start()
         with self._lock:
             closed = self._closed
             self._live = {old for old in self._live if not old._closed} | {sandbox}
@@ -211,6 +219,7 @@ class DockerProvider:
 
     def _closers(self) -> list[Callable[[], None]]:
         """The provider is closed; calling these removes all it had."""
+        self._guard.stop()
         with self._lock:
             self._closed = True
             live, self._live = self._live, set()
@@ -228,6 +237,10 @@ class DockerProvider:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _live_now(self) -> list[DockerSandbox]:
+        with self._lock:
+            return list(self._live)
 
     def _take(self, image: str) -> Container | None:
         with self._lock:

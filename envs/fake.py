@@ -194,6 +194,7 @@ class _Folder:
             seconds=result.seconds,
             timed_out=result.timed_out,
             dropped_bytes=result.dropped_bytes,
+            limit=result.limit,
         )
 
     def run(self, script: str) -> tuple[int, bytes, bytes]:
@@ -218,6 +219,9 @@ class _Folder:
     def revive(self) -> None:
         if self._channel is not None:
             self._channel.close()
+
+    def limit_reached(self) -> None:
+        """Nothing is limited here but time."""
 
     def close(self) -> None:
         if self._channel is not None:  # what its commands left running

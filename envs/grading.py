@@ -1,8 +1,9 @@
 """A diff -> a `Reward`, in a fresh sandbox that the episode never touched.
 
 The agent's diff is applied to the pristine start state, whatever decides how tests run goes back to
-that state, the hidden tests are added, and pytest's report is read through the engine. Failures of
-the infrastructure are exceptions: a reward always says something about the diff.
+that state, the hidden tests are added, and the tests run under a referee that signs each result
+(`evidence`). Failures of the infrastructure are exceptions: a reward always says something about
+the diff.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from contextrl.envs.errors import TaskSetupError
-from contextrl.envs.junit import ReportError, outcomes, read_report
+from contextrl.envs.evidence import LogError, TamperedError, TestRun, run_tests
 from contextrl.envs.protected import paths_to_restore
 from contextrl.envs.repository import inline_file
 from contextrl.envs.types import (
@@ -27,7 +28,6 @@ from contextrl.envs.types import (
     Sandbox,
     SandboxProvider,
     Task,
-    TaskSource,
     Verdict,
 )
 
@@ -64,27 +64,29 @@ def _grade_in(sandbox: Sandbox, task: Task, diff: str) -> Reward:
         if rejection:
             raise TaskSetupError(f"task {task.task_id}: test_patch does not apply: {rejection}")
 
-    report = f"{scratch}/report.xml"
-    result = sandbox.exec(pytest_command(task, report), timeout_s=task.test_timeout_s)
-    if result.timed_out:
+    run = run_tests(sandbox, task, listed_files(task), scratch)
+    return verdict_of(run, task)
+
+
+def verdict_of(run: TestRun, task: Task) -> Reward:
+    """What the run proves. Only a log that holds from its first line to its last resolves."""
+    seconds = run.result.seconds
+    last = (run.result.output.strip().splitlines() or ["no output"])[-1][:300]
+    if run.result.timed_out:
         detail = f"the tests ran past {task.test_timeout_s:g} s"
-        return Reward(verdict=Verdict.TIMEOUT, test_seconds=result.seconds, detail=detail)
-    last = (result.output.strip().splitlines() or ["no output"])[-1][:300]
+        return Reward(verdict=Verdict.TIMEOUT, test_seconds=seconds, detail=detail)
     try:
-        cases = read_report(sandbox.read_file(report))
-    except (FileNotFoundError, ValueError) as error:
-        reason = str(error) if isinstance(error, ReportError) else "no report"
-        return Reward(
-            verdict=Verdict.NO_REPORT,
-            test_seconds=result.seconds,
-            detail=f"{reason}; pytest ended with {result.exit_code}: {last}",
-        )
-    tests = outcomes(cases, (*task.fail_to_pass, *task.pass_to_pass))
+        tests = run.outcomes(task)
+    except TamperedError as error:
+        return Reward(verdict=Verdict.TAMPERED, test_seconds=seconds, detail=str(error))
+    except LogError as error:
+        detail = f"{error}; it ended with {run.result.exit_code}: {last}"
+        return Reward(verdict=Verdict.NO_REPORT, test_seconds=seconds, detail=detail)
     resolved = all(outcome is Outcome.PASSED for outcome in tests.values())
     return Reward(
         verdict=Verdict.RESOLVED if resolved else Verdict.UNRESOLVED,
         tests=tests,
-        test_seconds=result.seconds,
+        test_seconds=seconds,
         detail=last,
     )
 
@@ -102,17 +104,6 @@ def listed_files(task: Task) -> tuple[str, ...]:
             f"found {task.fail_to_pass[0]!r}"
         )
     return tuple(files)
-
-
-def pytest_command(task: Task, report: str) -> str:
-    """Runs whole files: one id that does not exist would make pytest run nothing at all."""
-    # Our own images hold only what the package needs; other repositories count on their plugins.
-    autoload = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 " if task.source is TaskSource.MUTATION else ""
-    files = " ".join(shlex.quote(path) for path in listed_files(task))
-    return (
-        f"{autoload}pytest -q --tb=short -p no:cacheprovider -o junit_family=xunit1 "
-        f"--rootdir={shlex.quote(task.workdir)} --junitxml={report} {files}"
-    )
 
 
 def _apply(sandbox: Sandbox, patch: str, path: str) -> str:

@@ -16,25 +16,26 @@ TEST_CONFIGURATION = frozenset(
         "setup.cfg",
         "pyproject.toml",
         ".coveragerc",
-        "sitecustomize.py",
-        "usercustomize.py",
     }
 )
 TEST_FOLDERS = frozenset({"test", "tests"})
-SHADOWED_MODULES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "xdist"})
+SHADOWED_MODULES = frozenset(
+    {"pytest", "_pytest", "pluggy", "iniconfig", "xdist", "sitecustomize", "usercustomize"}
+)
 
 
 def is_protected(path: str) -> bool:
     """Tests, their configuration, start-up hooks, and modules that would shadow the test runner."""
     parts = PurePosixPath(path).parts
     name = parts[-1] if parts else ""
-    stem = name.split(".", 1)[0]
+    stem = name.split(".", 1)[0]  # of a package, a .pyc or an extension module too
     return (
         name in TEST_CONFIGURATION
         or name.endswith((".pth", "_test.py"))
         or (name.startswith("test_") and name.endswith(".py"))
         or any(part in TEST_FOLDERS for part in parts[:-1])
         or stem in SHADOWED_MODULES
+        or stem == "conftest"
         or any(part in SHADOWED_MODULES for part in parts[:-1])
     )
 

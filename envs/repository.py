@@ -11,6 +11,7 @@ import logging
 import shlex
 from collections.abc import Callable
 
+from contextrl.envs.history import FORGET_NAMES, REMOVE_AND_PROVE
 from contextrl.envs.types import Task
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ def start_script(task: Task) -> str:
     """Bash that makes the task's start state and prints its commit, last line, or says why not.
 
     With a setup patch the start state becomes one root commit. Without one history is kept, but
-    HEAD must be the base commit, or its child that only an image builder made. Either way every
-    other ref, reflog, remote and worktree is dropped, so that nothing newer can be named.
+    HEAD must be the base commit, or its child that only an image builder made. Either way
+    everything newer is taken out, and the script fails unless it can prove that (`history`).
 
     Starting a process costs more than what these do, so files of `.git` are written directly.
     """
@@ -68,35 +69,23 @@ base={shlex.quote(task.base_commit)}
 cd -- {shlex.quote(task.workdir)} || fail 'no such folder in the image'
 [ -d .git ] || fail "no git repository in $PWD"
 {make_start}
-if [[ $(<.git/config) == *'[remote '* ]]; then
-  for remote in $(git remote); do git remote remove "$remote"; done
-fi
+{REMOVE_AND_PROVE}
 echo
 cat .git/refs/heads/main
 """
 
 
-_FORGET_REFS = """
-rm -rf .git/refs .git/packed-refs .git/logs .git/worktrees .git/ORIG_HEAD .git/FETCH_HEAD
-mkdir -p .git/refs/heads .git/refs/tags
-echo 'ref: refs/heads/main' > .git/HEAD
-"""
-
 _COMMIT = "git -c gc.auto=0 -c maintenance.auto=false commit -q --no-verify --allow-empty -m"
 
 
 def _inject(patch: str) -> str:
-    """The patched tree becomes the only commit.
-
-    The prune is because the unpatched source would stay readable as objects no commit needs.
-    """
+    """The patched tree becomes the only commit; the unpatched source is not needed by it."""
     encoded = base64.b64encode(patch.encode()).decode()
     return f"""
 base64 -d <<<{encoded} | git apply --whitespace=nowarn - || fail 'setup_patch does not apply'
-{_FORGET_REFS}
+{FORGET_NAMES}
 git add -A
 {_COMMIT} 'Initial commit'
-git prune --expire=now
 """
 
 
@@ -106,7 +95,7 @@ head=$(git rev-parse --verify -q HEAD) || fail "no commit in $PWD"
 if [ "$head" != "$base" ] && parent=$(git rev-parse -q --verify HEAD^); then
   [ "$parent" = "$base" ] || fail "the image is at commit $head, expected $base"
 fi
-{_FORGET_REFS}
+{FORGET_NAMES}
 echo "$head" > .git/refs/heads/main
 git add -A
 git diff-index --cached --quiet HEAD || {_COMMIT} 'Environment'

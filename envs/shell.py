@@ -17,6 +17,7 @@ own shell's memory for it deceives only itself, as grading happens in another co
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import time
@@ -25,11 +26,16 @@ from typing import Protocol
 
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.output import HeadTail
-from contextrl.envs.types import ExecResult
+from contextrl.envs.types import ExecResult, Limit
 
 IDLE_POLL_S = 0.5
 """A background process can hold the channel open after its shell died, so we ask now and then."""
 KILL_GRACE_S = 0.5
+FILE_TOO_LARGE = 153  # 128 + SIGXFSZ
+LIMIT_SIGNS = re.compile(
+    r"Killed|MemoryError|allocate memory|temporarily unavailable|new thread|space left"
+)
+"""What programs print when they run into a limit: too much is found and then not confirmed."""
 OPEN_TIMEOUT_S = 60.0
 MAX_MARKER_BYTES = 64 * 1024
 
@@ -84,6 +90,10 @@ class ShellHost(Protocol):
         """Every process is dead, files are kept, and a shell can be opened again."""
         ...
 
+    def limit_reached(self) -> Limit | None:
+        """Since the last call, by any process of the sandbox. Asked only after a sign of it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _End:
@@ -133,6 +143,9 @@ class PersistentShell:
             end = self._stop(nonce, output)
         exit_code, note = self._settle(end, timed_out)
         text = output.text()
+        limit = Limit.TIME if timed_out else Limit.DISK if exit_code == FILE_TOO_LARGE else None
+        if exit_code in {None, 137} or LIMIT_SIGNS.search(text[-4096:]):
+            limit = self._host.limit_reached() or limit
         if note:
             text += ("" if not text or text.endswith("\n") else "\n") + note + "\n"
         return ExecResult(
@@ -141,6 +154,7 @@ class PersistentShell:
             seconds=time.monotonic() - started,
             timed_out=timed_out,
             dropped_bytes=output.dropped,
+            limit=limit,
         )
 
     def close(self) -> None:

@@ -48,6 +48,15 @@ class Task(Record):
     test_timeout_s: float = 1800.0
 
 
+class Limit(StrEnum):
+    """What a sandbox ran into. The sandbox lives on: that is the command's outcome, no failure."""
+
+    TIME = "time"
+    MEMORY = "memory"
+    PROCESSES = "processes"
+    DISK = "disk"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
     output: str
@@ -58,6 +67,8 @@ class ExecResult:
     timed_out: bool = False
     dropped_bytes: int = 0
     """Bytes cut out of the middle of `output`; the cut is also stated inside `output`."""
+    limit: Limit | None = None
+    """The limit that the command, or one of its processes, ran into, where the backend can tell."""
 
 
 class Outcome(StrEnum):
@@ -81,7 +92,9 @@ class Verdict(StrEnum):
     TIMEOUT = "timeout"
     """The tests ran past the task's limit."""
     NO_REPORT = "no-report"
-    """The test process ended without a report we could read."""
+    """The test process ended before its tests did: it crashed, or something made it exit."""
+    TAMPERED = "tampered"
+    """Something other than the tests had a hand in their results."""
 
 
 class Reward(Record):

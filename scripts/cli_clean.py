@@ -1,4 +1,4 @@
-"""`contextrl clean`: remove containers that nobody owns any more."""
+"""`contextrl clean`: remove what sandboxes left whose owner is gone."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ def clean(
     run: Annotated[str | None, typer.Option(help="Only the containers of this run.")] = None,
 ) -> None:
     """Remove our containers whose owner is gone or whose deadline passed; print what went."""
-    from contextrl.envs.cleanup import reap
-    from contextrl.envs.engine import connect
+    import tempfile
+    from pathlib import Path
 
+    from contextrl.envs.cleanup import reap, remove_stale_folders
+    from contextrl.envs.engine import connect
+    from contextrl.envs.namespace import CONTROL_PREFIX
+
+    # Before the engine is asked: where there is none, this is all there can be.
+    for folder in remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX):
+        typer.echo(f"removed {folder}: its owner is gone")
     removed = reap(connect(), run=run, everything=everything)
     for container in removed:
         typer.echo(

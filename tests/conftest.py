@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contextrl.envs.base_image import ensure_base
+from contextrl.envs.bubblewrap import check_bubblewrap
 from contextrl.envs.docker import DockerProvider, SandboxLimits
 from contextrl.envs.engine import connect
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.images import build_repo_image
+from contextrl.envs.namespace import NamespaceProvider
 from contextrl.envs.types import Task, TaskSource
+from contextrl.envs.unpacked import unpack
 
 # A package with one bug to inject, and test ids of every awkward shape.
 TINY_FILES = {
@@ -118,7 +122,23 @@ def docker_provider(docker_client) -> Iterator[DockerProvider]:
         yield provider
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def namespace_provider(docker_client, tiny_image) -> Iterator[NamespaceProvider]:
+    """Docker only unpacks the image, once for each content of it; the sandboxes do without."""
+    roots = Path(tempfile.gettempdir(), "contextrl-test-roots")
+    try:
+        check_bubblewrap()
+    except EngineUnavailableError as error:
+        if os.environ.get("CONTEXTRL_REQUIRE_BUBBLEWRAP") == "1":
+            pytest.fail(f"CONTEXTRL_REQUIRE_BUBBLEWRAP=1, but {error}")
+        pytest.skip(str(error))
+    unpack(docker_client, tiny_image, roots)
+    limits = SandboxLimits(memory_mb=512, pids=200, disk_mb=64, max_output_bytes=64 * 1024)
+    with NamespaceProvider(roots, limits=limits) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
 def tiny_task() -> Task:
     """The bug is injected; its image is a name that only Docker tests replace."""
     return Task(

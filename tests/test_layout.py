@@ -61,7 +61,7 @@ LATE_IS_FINE = {"torch": frozenset({"scripts/*"})}
 # What `pip install contextrl` without extras must be enough for: rollouts and mining on a laptop.
 WITHOUT_EXTRAS = ("envs", "agents", "pairs")
 # Sent as text into a sandbox and run by the Python there, which brings its own pytest.
-RUNS_ELSEWHERE = {"envs/mutation_driver.py"}
+RUNS_ELSEWHERE = {"envs/mutation_driver.py", "envs/referee.py", "envs/referee_hooks.py"}
 IMPORTED_AS = {"gitpython": "git", "pyyaml": "yaml"}
 
 # Named above, planned, and not there yet: strike a name out here when its file comes.

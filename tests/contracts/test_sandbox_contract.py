@@ -9,14 +9,20 @@ import pytest
 
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.fake import FakeProvider
+from contextrl.envs.types import Limit
+
+BACKENDS = [
+    "fake",
+    *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "namespace")),
+]
 
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
     """A provider whose repository is the tiny package, and the image that its tasks name."""
-    if request.param == "docker":
+    if request.param != "fake":
         image = request.getfixturevalue("tiny_image")
-        return request.getfixturevalue("docker_provider"), image
+        return request.getfixturevalue(f"{request.param}_provider"), image
     return FakeProvider(request.getfixturevalue("tiny_files"), max_output_bytes=64 * 1024), "none:1"
 
 
@@ -76,6 +82,7 @@ def test_time_limit_kills_the_command_and_the_shell_lives_on(sandbox):
     result = run(sandbox, "echo before; sleep 100 | cat", timeout_s=0.5)
     assert time.monotonic() - started < 5
     assert result.timed_out
+    assert result.limit is Limit.TIME
     assert result.exit_code is None
     assert result.output.startswith("before\n")
     assert run(sandbox, "pwd; echo $state").output == "/testbed/tests\nkept\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from contextrl.envs.cleanup import owner_alive, owner_label, reap
 from contextrl.envs.docker import DockerProvider, SandboxLimits
 from contextrl.envs.engine import connect
 from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError
-from contextrl.envs.types import ExecResult
+from contextrl.envs.types import ExecResult, Limit
 
 
 @pytest.fixture
@@ -51,17 +52,89 @@ def test_nothing_is_granted(sandbox):
     assert run(sandbox, "touch /opt/venv/x").exit_code != 0
 
 
+CONNECT = """python3 - <<'EOF'
+import socket
+socket.setdefaulttimeout(2)
+try:
+    socket.create_connection(({host!r}, {port}))
+    print("reached")
+except OSError as error:
+    print(error)
+EOF"""
+
+
+@pytest.fixture
+def host_listener(docker_client):
+    """A port that listens on the host's end of Docker's bridge, the gateway of a container."""
+    networks = docker_client.api.inspect_network("bridge")["IPAM"]["Config"]
+    with socket.socket() as server:
+        try:
+            server.bind((networks[0].get("Gateway", "172.17.0.1"), 0))
+        except OSError as error:
+            pytest.skip(f"no bridge on this host: {error}")
+        server.listen()
+        yield server.getsockname()
+
+
 @pytest.mark.docker
-def test_no_address_can_be_reached(sandbox):
-    for address in ("1.1.1.1/53", "172.17.0.1/22", "localhost.localdomain/80"):
-        assert run(sandbox, f"echo x > /dev/tcp/{address}", 5).exit_code != 0
+def test_neither_host_nor_network_can_be_reached(docker_client, sandbox, task, host_listener):
+    gateway, port = host_listener
+    for host, number in ((gateway, port), ("127.0.0.1", port), ("1.1.1.1", 53), (gateway, 22)):
+        assert run(sandbox, CONNECT.format(host=host, port=number)).output.strip() != "reached"
+    resolve = "python3 -c 'import socket; socket.gethostbyname(\"pypi.org\")'"
+    assert "gaierror" in run(sandbox, resolve).output
+    assert run(sandbox, "ls /var/run/docker.sock /run/docker.sock").exit_code != 0
+    found = "find / -xdev -type s 2>/dev/null; ls /dev | grep -E 'sd|nvme|vd|mem|kvm'"
+    assert run(sandbox, found).output == ""
+
+    # The same from a sandbox that was given a network: the listener is there.
+    with (
+        DockerProvider(docker_client, limits=SandboxLimits(network=True)) as provider,
+        provider.start(task) as connected,
+    ):
+        assert run(connected, CONNECT.format(host=gateway, port=port)).output == "reached\n"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    "fill",
+    [
+        "head -c 300000000 /dev/zero > /var/tmp/one",
+        "for n in {1..40}; do head -c 20000000 /dev/zero > /var/tmp/$n; done; sleep 20",
+    ],
+    ids=["one file", "many files"],
+)
+def test_filling_the_disk_stops_the_command_and_the_neighbour_lives(docker_client, task, fill):
+    limits = SandboxLimits(disk_mb=200)
+    with (
+        DockerProvider(docker_client, limits=limits) as provider,
+        provider.start(task) as sandbox,
+        provider.start(task) as neighbour,
+    ):
+        run(sandbox, "cd tests; echo work > kept")
+        run(neighbour, "state=kept")
+        started = time.monotonic()
+        result = run(sandbox, fill, 60)
+        assert result.limit is Limit.DISK
+        assert time.monotonic() - started < 20
+        assert run(sandbox, "pwd; cat kept; rm /var/tmp/*").output == "/testbed/tests\nwork\n"
+        assert run(sandbox, "echo > /var/tmp/more && echo fine").output == "fine\n"
+        assert run(neighbour, "echo $state").output == "kept\n"
+
+
+@pytest.mark.docker
+def test_shared_memory_is_limited(sandbox):
+    result = run(sandbox, "head -c 200000000 /dev/zero > /dev/shm/x; rm /dev/shm/x")
+    assert "No space left" in result.output
+    assert run(sandbox, "echo fine").output == "fine\n"
 
 
 @pytest.mark.docker
 def test_too_much_memory_kills_the_command_only(sandbox):
     run(sandbox, "cd tests; state=kept")
     result = run(sandbox, "python3 -c 'x = bytearray(1 << 30)'")
-    assert result.exit_code == 137
+    assert (result.exit_code, result.limit) == (137, Limit.MEMORY)
+    assert run(sandbox, "pwd; echo $state; (exit 137)").limit is None
     assert run(sandbox, "pwd; echo $state").output == "/testbed/tests\nkept\n"
 
 
@@ -69,6 +142,8 @@ def test_too_much_memory_kills_the_command_only(sandbox):
 def test_too_many_processes_fail_inside_and_the_work_is_kept(sandbox):
     run(sandbox, "echo work > work.txt")
     run(sandbox, "bomb() { bomb | bomb & }; bomb", 2)
+    reached = {run(sandbox, "true | true", 2).limit for _ in range(5)}
+    assert Limit.PROCESSES in reached
     assert "work.txt" in sandbox.diff()
     assert run(sandbox, "cat work.txt").output.endswith("work\n")
 

@@ -8,9 +8,9 @@ import pytest
 
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.fake import FakeProvider
-from contextrl.envs.grading import CachingGrader, DockerGrader, listed_files, pytest_command
+from contextrl.envs.grading import CachingGrader, DockerGrader, listed_files
 from contextrl.envs.protected import is_protected
-from contextrl.envs.types import Outcome, Reward, TaskSource, Verdict
+from contextrl.envs.types import Outcome, Reward, Verdict
 
 ADD = "tests/test_tiny.py::test_add"
 
@@ -162,14 +162,6 @@ def test_grading_needs_no_docker_where_the_sandbox_is_another(tiny_task, tiny_fi
     grader = DockerGrader(FakeProvider(tiny_files))
     assert grader.grade(tiny_task, tiny_task.gold_patch).resolved
     assert not grader.grade(tiny_task, "").resolved
-
-
-def test_whole_files_run_once_each_and_plugins_load_only_where_needed(tiny_task):
-    command = pytest_command(tiny_task, "/tmp/r.xml")
-    assert command.count("tests/test_tiny.py") == 1
-    assert "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1" in command
-    gym = tiny_task.model_copy(update={"source": TaskSource.SWE_GYM})
-    assert "AUTOLOAD" not in pytest_command(gym, "/tmp/r.xml")
 
 
 def test_ids_that_pytest_cannot_run_are_a_setup_error(tiny_task):

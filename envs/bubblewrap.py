@@ -1,0 +1,102 @@
+"""The command line that makes a namespace sandbox, and whether this machine can run it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from contextrl.envs.container import SandboxLimits
+from contextrl.envs.errors import EngineUnavailableError
+from contextrl.envs.shell import SHELL_ENVIRONMENT
+from contextrl.envs.unpacked import UnpackedRoot
+
+PROGRAMS = ("bwrap", "unshare", "setpriv", "prlimit", "mount")
+INSIDE = "/run/contextrl"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def check_bubblewrap() -> None:
+    """Raises `EngineUnavailableError` unless a namespace can be made here, by making one."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        raise EngineUnavailableError(
+            f"expected {', '.join(missing)} on PATH for sandboxes without Docker, found none; "
+            "run: apt-get install bubblewrap util-linux"
+        )
+    probe = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EngineUnavailableError(
+            "expected unprivileged user namespaces, found them switched off "
+            f"({' '.join(done.stderr.split())[:150]}); as root: "
+            "sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+        )
+
+
+def command_line(
+    files: Path,
+    root: UnpackedRoot,
+    limits: SandboxLimits,
+    *,
+    mounts: Path,
+    control: Path,
+    first_process: str,
+) -> list[str]:
+    """Overlay in a mount namespace of its own, then bubblewrap on it.
+
+    As root the overlay is mounted by root and everything after runs as the image's user. Otherwise
+    all happens in a user namespace, where the invoking user owns the image's files.
+    """
+    is_root = os.geteuid() == 0
+    uid, gid = root.uid, root.gid
+    variables = {"PATH": PATH, **root.environment, **SHELL_ENVIRONMENT, "HOME": "/tmp"}
+    bwrap = [
+        "bwrap",
+        "--unshare-all",
+        "--unshare-user",
+        "--as-pid-1",
+        "--hostname",
+        "sandbox",
+        "--clearenv",
+    ]
+    if uid:
+        bwrap += ["--uid", str(uid), "--gid", str(gid)]
+    bwrap += ["--bind", f"{mounts}/m", "/", "--dev", "/dev", "--proc", "/proc"]
+    bwrap += ["--ro-bind", str(control), INSIDE, "--tmpfs", f"{INSIDE}/mounts", "--cap-drop", "ALL"]
+    for name, value in variables.items():
+        bwrap += ["--setenv", name, value]
+    bwrap += ["bash", "--noprofile", "--norc", "-c", first_process]
+    user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"] if is_root else []
+    script = f"""
+set -e
+mount -t tmpfs -o size={limits.disk_mb}m,mode=755 contextrl {mounts}
+mkdir {mounts}/u {mounts}/w {mounts}/m
+chmod --reference={files} {mounts}/u && chown --reference={files} {mounts}/u
+mount -t overlay -o lowerdir={files},upperdir={mounts}/u,workdir={mounts}/w{_options(is_root)} \\
+  contextrl {mounts}/m
+mkdir -p {mounts}/m{INSIDE}
+exec {shlex.join([*user, *bwrap])}
+"""
+    memory = limits.memory_mb << 20
+    return [
+        "prlimit",
+        f"--as={memory}",
+        f"--nproc={limits.pids}",
+        f"--nofile={limits.open_files}",
+        f"--fsize={limits.disk_mb << 20}",
+        "--core=0",
+        "unshare",
+        *([] if is_root else ["--user", "--map-root-user"]),
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-c",
+        script,
+    ]
+
+
+def _options(is_root: bool) -> str:
+    return "" if is_root else ",userxattr"

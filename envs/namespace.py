@@ -1,0 +1,255 @@
+"""Sandboxes without a daemon: bubblewrap over an unpacked image root.
+
+Each sandbox is one process tree in its own user, mount, pid, network, ipc and uts namespaces, over
+an overlay whose upper half is a size-limited tmpfs. All of that is the kernel's: when the first
+process ends, nothing is left to clean. It ends when its standard input closes, so when the driver
+dies, however it dies.
+
+What Docker does with cgroups is done with rlimits: memory is limited for each process, and for all
+that is written to the tmpfs together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from contextrl.envs.bubblewrap import check_bubblewrap, command_line
+from contextrl.envs.cleanup import owner_label
+from contextrl.envs.container import SandboxLimits
+from contextrl.envs.errors import SandboxError, TaskSetupError
+from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
+from contextrl.envs.kill import KILL_SCRIPT
+from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.shell import BASH, PersistentShell
+from contextrl.envs.types import ExecResult, Limit, Task
+from contextrl.envs.unpacked import UnpackedRoot, read_root
+
+CONTROL_PREFIX = "contextrl-ns-"
+"""Of folders in the temporary directory; the owner's label follows (`remove_stale`)."""
+
+
+class NamespaceSandbox:
+    """One task in one set of namespaces. Close it, or use it as a context manager."""
+
+    def __init__(self, task: Task, files: Path, root: UnpackedRoot, limits: SandboxLimits) -> None:
+        self.sandbox_id = f"ns-{secrets.token_hex(6)}"
+        self.task = task
+        self._files, self._root, self._limits = files, root, limits
+        self._count = 0
+        self._lock = threading.Lock()
+        label = owner_label(os.getpid()).replace(":", "-")
+        self._control = Path(tempfile.mkdtemp(prefix=f"{CONTROL_PREFIX}{label}-"))
+        self._control.chmod(0o755)
+        self._mounts = self._control / "mounts"
+        self._mounts.mkdir()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._shell = PersistentShell(
+            self,
+            setup=task.shell_setup,
+            workdir=task.workdir,
+            max_output_bytes=limits.max_output_bytes,
+        )
+        try:
+            self._process = self._spawn()
+            self.start_commit = self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with (self._control / "log").open("wb") as log:
+            return subprocess.Popen(
+                command_line(
+                    self._files,
+                    self._root,
+                    self._limits,
+                    mounts=self._mounts,
+                    control=self._control,
+                    first_process=FIRST_PROCESS,
+                ),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            )
+
+    def _set_up(self) -> str:
+        result = self._shell.run(
+            f"(\n{start_script(self.task)}\n)", timeout_s=self._limits.setup_timeout_s
+        )
+        lines = result.output.strip().splitlines() or ["no output"]
+        if result.exit_code != 0:
+            said = "took too long" if result.timed_out else " ".join(lines[-3:])
+            raise TaskSetupError(f"task {self.task.task_id}, image {self.task.image}: {said}")
+        return lines[-1]
+
+    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
+        self._check_open()
+        return self._shell.run(command, timeout_s=timeout_s)
+
+    def read_file(self, path: str) -> bytes:
+        """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
+        self._check_open()
+        limit, file = self._limits.max_file_bytes, shlex.quote(path)
+        code, stdout, _ = self._run(
+            f"[ -f {file} ] && [ ! -L {file} ] && exec head -c {limit + 1} -- {file}", limit
+        )
+        if code != 0:
+            raise FileNotFoundError(f"{path}: not a regular file in the sandbox")
+        if len(stdout) > limit:
+            raise ValueError(f"{path}: larger than {limit} bytes")
+        return stdout
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Parent folders are made; a file that exists keeps its mode, and is replaced whole."""
+        self._check_open()
+        target = PurePosixPath(path)
+        if not target.is_absolute():
+            raise ValueError(f"path must be absolute, got {path}")
+        folder, file = shlex.quote(str(target.parent)), shlex.quote(path)
+        script = f"mkdir -p -- {folder} && head -c {len(content)} > {file}"
+        code, _, stderr = self._run(script, 4096, stdin=content)
+        if code != 0:
+            raise PermissionError(f"{path}: {' '.join(stderr.decode(errors='replace').split())}")
+
+    def diff(self) -> str:
+        """Empty, with a warning in the log, if the agent made the repository unreadable."""
+        self._check_open()
+        run = lambda script: self._run(script, self._limits.max_diff_bytes)  # noqa: E731
+        return read_diff(run, self.task, self.start_commit)
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        self._shell.close()
+        if process is not None:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait()
+        shutil.rmtree(self._control, ignore_errors=True)
+
+    # What a `ShellHost` does.
+
+    def open_shell(self) -> FifoChannel:
+        return self._channel(list(BASH), merged=True)
+
+    def kill(self, *, shell_pid: int, last_pid: int, signal: str) -> None:
+        arguments = ["kill", str(shell_pid), str(last_pid), "0", signal]
+        channel = self._channel(["bash", "-c", KILL_SCRIPT, *arguments], merged=True)
+        try:
+            channel.read_to_end(4096, timeout_s=20.0)
+        finally:
+            channel.close()
+
+    def revive(self) -> None:
+        """There is no second start: the overlay goes with the first process."""
+        raise SandboxError(f"sandbox {self.sandbox_id} has no process left to answer")
+
+    def limit_reached(self) -> Limit | None:
+        with contextlib.suppress(SandboxError):
+            code, stdout, _ = self._run("stat -f -c '%a' /", 100)
+            if code == 0 and stdout.strip() == b"0":
+                return Limit.DISK
+        return None
+
+    def _run(self, script: str, max_bytes: int, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+        channel = self._channel(["bash", "--noprofile", "--norc", "-c", script], merged=False)
+        try:
+            channel.send(stdin)
+            return channel.read_to_end(max_bytes, timeout_s=self._limits.setup_timeout_s)
+        finally:
+            channel.close()
+
+    def _channel(self, command: list[str], *, merged: bool) -> FifoChannel:
+        process = self._process
+        if process is None or process.poll() is not None:
+            raise SandboxError(f"sandbox {self.sandbox_id} has ended: {self._said()}")
+        with self._lock:
+            self._count += 1
+            name = f"{self._count}"
+        channel = FifoChannel(self._control, name, merged=merged)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(f"{name} {one_line(command)}\n".encode("utf-8", "surrogateescape"))
+            process.stdin.flush()
+        except OSError as error:
+            channel.close()
+            raise SandboxError(f"sandbox {self.sandbox_id} has ended: {self._said()}") from error
+        return channel
+
+    def _said(self) -> str:
+        with contextlib.suppress(OSError):
+            text = (self._control / "log").read_text(errors="replace")
+            return " ".join(text.split())[:300] or "nothing was said"
+        return "nothing was said"
+
+    def _check_open(self) -> None:
+        if self._process is None:
+            raise SandboxError(f"sandbox {self.sandbox_id} is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class NamespaceProvider:
+    """Sandboxes from image roots below `roots`. Safe from many threads."""
+
+    def __init__(self, roots: Path, *, limits: SandboxLimits | None = None) -> None:
+        check_bubblewrap()
+        self._roots = roots
+        self._limits = limits or SandboxLimits()
+        if self._limits.network:
+            raise ValueError("namespace sandboxes have no network; set limits.network to false")
+        self._lock = threading.Lock()
+        self._live: set[NamespaceSandbox] = set()
+        self._closed = False
+
+    def start(self, task: Task) -> NamespaceSandbox:
+        files, root = read_root(self._roots, task.image)
+        sandbox = NamespaceSandbox(task, files, root, self._limits)
+        with self._lock:
+            closed = self._closed
+            self._live = {old for old in self._live if old._process is not None} | {sandbox}
+        if closed:
+            sandbox.close()
+            raise SandboxError("the sandbox provider was closed while a sandbox started")
+        return sandbox
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            live, self._live = self._live, set()
+        for sandbox in live:
+            sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

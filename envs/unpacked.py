@@ -1,0 +1,109 @@
+"""Image roots as plain folders, for machines without a container engine.
+
+A root is made where an engine is (`unpack`), and can be copied as it is. What an engine would have
+read from the image's configuration is in a record beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from contextrl.envs.engine import engine_boundary
+from contextrl.envs.errors import ImageError
+from contextrl.envs.types import Record
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+RECORD = "root.json"
+FILES = "files"
+
+
+class UnpackedRoot(Record):
+    """`root.json` beside the folder `files`."""
+
+    schema_version: int = 1
+    image: str
+    uid: int
+    """The user that commands run as; the image's own, by number."""
+    gid: int
+    environment: dict[str, str]
+
+
+def root_folder(roots: Path, image: str) -> Path:
+    return roots / image.replace("/", "__").replace(":", "--")
+
+
+def unpack(client: DockerClient, image: str, roots: Path) -> Path:
+    """The image's files are below `roots`, whole or not at all; at once if they were before."""
+    target = root_folder(roots, image)
+    if (target / RECORD).is_file():
+        return target
+    roots.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=roots))
+    try:
+        with engine_boundary(f"unpacking image {image}"):
+            config = client.api.inspect_image(image).get("Config") or {}
+            container = client.api.create_container(image, command=["true"])["Id"]
+            try:
+                _extract(client, container, scratch / FILES)
+            finally:
+                client.api.remove_container(container, force=True, v=True)
+        user = str(config.get("User") or "0")
+        uid, gid = _user(scratch / FILES, user.partition(":")[0])
+        variables = dict(line.partition("=")[::2] for line in config.get("Env") or ())
+        record = UnpackedRoot(image=image, uid=uid, gid=gid, environment=variables)
+        (scratch / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        scratch.chmod(0o755)
+        os.rename(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def read_root(roots: Path, image: str) -> tuple[Path, UnpackedRoot]:
+    """The folder with the image's files. Raises `ImageError` that says how to make it."""
+    folder = root_folder(roots, image)
+    try:
+        text = (folder / RECORD).read_text(encoding="utf-8")
+        return folder / FILES, UnpackedRoot.model_validate_json(text)
+    except FileNotFoundError as error:
+        raise ImageError(
+            f"expected the unpacked image {image} at {folder}, found none; where an engine runs: "
+            "contextrl.envs.unpacked.unpack(connect(), image, roots), then copy the folder"
+        ) from error
+    except (ValidationError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ImageError(f"{folder / RECORD} is damaged ({reason}); unpack it again") from error
+
+
+def _extract(client: DockerClient, container: str, folder: Path) -> None:
+    folder.mkdir()
+    command = ["tar", "-x", "--numeric-owner", "-C", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as tar:
+        assert tar.stdin is not None
+        assert tar.stderr is not None
+        for chunk in client.api.export(container, chunk_size=1 << 20):
+            tar.stdin.write(chunk)
+        tar.stdin.close()
+        said = tar.stderr.read().decode(errors="replace")
+    if tar.returncode != 0:
+        raise ImageError(f"tar could not unpack the image: {' '.join(said.split())[:200]}")
+
+
+def _user(files: Path, name: str) -> tuple[int, int]:
+    if name.isdigit():
+        return int(name), int(name)
+    for line in (files / "etc/passwd").read_text(errors="replace").splitlines():
+        fields = line.split(":")
+        if fields[0] == name:
+            return int(fields[2]), int(fields[3])
+    raise ImageError(f"the image's user {name!r} is not in its /etc/passwd")

@@ -1,0 +1,155 @@
+"""What only the backend without a daemon promises: isolation, limits, and that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from contextrl.envs.cleanup import remove_stale_folders
+from contextrl.envs.docker import SandboxLimits
+from contextrl.envs.errors import ImageError
+from contextrl.envs.fifo import one_line
+from contextrl.envs.grading import DockerGrader
+from contextrl.envs.namespace import CONTROL_PREFIX, NamespaceProvider
+from contextrl.envs.types import ExecResult, Limit
+
+
+@pytest.fixture
+def task(tiny_task, tiny_image):
+    return tiny_task.model_copy(update={"image": tiny_image})
+
+
+@pytest.fixture
+def sandbox(namespace_provider, task):
+    with namespace_provider.start(task) as sandbox:
+        yield sandbox
+
+
+def run(sandbox, command: str, timeout_s: float = 30.0) -> ExecResult:
+    return sandbox.exec(command, timeout_s=timeout_s)
+
+
+@pytest.mark.docker
+def test_nothing_is_granted_and_nothing_of_the_host_is_there(sandbox, tmp_path):
+    status = run(sandbox, "cat /proc/self/status").output
+    for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert f"{field}:\t0000000000000000\n" in status
+    assert "NoNewPrivs:\t1\n" in status
+    assert run(sandbox, "id -un").output == "agent\n"
+    assert (
+        run(sandbox, "ls -A /sys/class/net 2>/dev/null; cat /proc/net/dev | wc -l").output == "3\n"
+    )
+    assert run(sandbox, "touch /opt/venv/x").exit_code != 0
+    assert run(sandbox, "touch /run/contextrl/x; ls /run/contextrl/mounts").exit_code == 0
+    assert not (sandbox._control / "x").exists()
+    assert run(sandbox, f"ls {tmp_path}").exit_code != 0
+    assert run(sandbox, "ls -d /proc/[0-9]* | wc -l").output.strip() in {"3", "4", "5", "6"}
+    assert run(sandbox, "mount -t tmpfs x /tmp").exit_code != 0
+    for address in ("1.1.1.1/53", "172.17.0.1/22", "127.0.0.1/22"):
+        assert run(sandbox, f"echo x > /dev/tcp/{address}", 5).exit_code != 0
+
+
+@pytest.mark.docker
+def test_what_one_writes_another_does_not_see(namespace_provider, task, sandbox):
+    run(sandbox, "echo mine > /tmp/file; rm tiny.py")
+    with namespace_provider.start(task) as other:
+        assert run(other, "cat /tmp/file; ls tiny.py").output.endswith("tiny.py\n")
+
+
+@pytest.mark.docker
+def test_disk_memory_and_processes_are_limited_and_the_sandbox_lives(sandbox):
+    full = run(sandbox, "for n in 1 2 3; do head -c 30000000 /dev/zero > /tmp/$n; done")
+    assert full.limit is Limit.DISK
+    assert run(sandbox, "rm /tmp/?; echo fine > /tmp/x; cat /tmp/x").output == "fine\n"
+    assert "MemoryError" in run(sandbox, "python3 -c 'bytearray(1 << 30)'").output
+    run(sandbox, "bomb() { bomb | bomb & }; bomb", 1)
+    deadline = time.monotonic() + 20
+    while "fork" in run(sandbox, "sleep 0.1; /bin/true", 5).output and time.monotonic() < deadline:
+        run(sandbox, "kill -9 -1", 5)
+    assert run(sandbox, "/bin/echo alive").output.endswith("alive\n")
+
+
+@pytest.mark.docker
+def test_grading_works_without_a_daemon(namespace_provider, task):
+    grader = DockerGrader(namespace_provider)
+    assert grader.grade(task, task.gold_patch).resolved
+    assert not grader.grade(task, "").resolved
+
+
+@pytest.mark.docker
+def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namespace_provider):
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+    script = """if True:
+        import sys, time
+        from pathlib import Path
+        from contextrl.envs.namespace import NamespaceProvider
+        from contextrl.envs.types import Task
+        provider = NamespaceProvider(Path(sys.argv[2]))
+        sandbox = provider.start(Task.model_validate_json(open(sys.argv[1]).read()))
+        sandbox.exec("sleep 4321.5 &", timeout_s=20)
+        print(sandbox._control, flush=True)
+        time.sleep(60)
+    """
+    roots = str(namespace_provider._roots)
+    command = [sys.executable, "-c", script, str(tmp_path / "task.json"), roots]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        control = driver.stdout.readline().strip()
+        assert "sleep 4321.5" in processes()
+        driver.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while "4321.5" in processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "4321.5" not in processes()
+    assert control not in Path("/proc/self/mountinfo").read_text()
+    assert Path(control) in remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX)
+    assert not Path(control).exists()
+
+
+def test_a_living_owner_keeps_its_folders(tmp_path):
+    from contextrl.envs.cleanup import owner_label
+
+    label = owner_label(os.getpid()).replace(":", "-")
+    mine, old = tmp_path / f"{CONTROL_PREFIX}{label}-a", tmp_path / f"{CONTROL_PREFIX}999999999-1-b"
+    mine.mkdir()
+    old.mkdir()
+    assert remove_stale_folders(tmp_path, CONTROL_PREFIX) == [old]
+    assert mine.exists()
+
+
+@pytest.mark.docker
+def test_what_is_missing_or_damaged_is_one_line(tmp_path, task, namespace_provider):
+    provider = NamespaceProvider(tmp_path)
+    with pytest.raises(ImageError, match="expected the unpacked image") as caught:
+        provider.start(task)
+    assert "\n" not in str(caught.value)
+    folder = tmp_path / task.image.replace(":", "--")
+    folder.mkdir()
+    (folder / "root.json").write_text("{")
+    with pytest.raises(ImageError, match="is damaged"):
+        provider.start(task)
+    with pytest.raises(ValueError, match="no network"):
+        NamespaceProvider(tmp_path, limits=SandboxLimits(network=True))
+
+
+@pytest.mark.parametrize(
+    "word", ["a b", "it's", 'say "$HOME" `x` \\n', "two\nlines\r", "caf\u00e9"]
+)
+def test_any_command_is_one_line_that_bash_reads_back(word):
+    line = one_line(["printf", "%s", word])
+    assert "\n" not in line
+    assert "\r" not in line
+    command = ["bash", "-c", 'eval "$1"', "bash", line]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout.decode() == word
+
+
+def processes() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
