@@ -81,6 +81,7 @@ class Container:
     def __init__(
         self, client: DockerClient, image: str, limits: SandboxLimits, run_id: str
     ) -> None:
+        self.image = image
         self._client = client
         self._api = client.api
         self._spare: ExecChannel | None = None

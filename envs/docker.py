@@ -19,6 +19,7 @@ from contextrl.envs.container import Container, SandboxLimits
 from contextrl.envs.disk_guard import DiskGuard
 from contextrl.envs.engine import connect, engine_boundary
 from contextrl.envs.errors import SandboxError, TaskSetupError
+from contextrl.envs.recycle import Recycler
 from contextrl.envs.repository import read_diff, start_script
 from contextrl.envs.shell import PersistentShell
 from contextrl.envs.types import ExecResult, Task
@@ -33,15 +34,24 @@ class DockerSandbox:
     """One task in one container. Close it, or use it as a context manager."""
 
     def __init__(
-        self, client: DockerClient, container: Container, task: Task, limits: SandboxLimits
+        self,
+        client: DockerClient,
+        container: Container,
+        task: Task,
+        limits: SandboxLimits,
+        release: Callable[[Container], None] | None = None,
     ) -> None:
-        """The sandbox is in the task's start state. The container is ours from here on."""
+        """The sandbox is in the task's start state. The container is ours until `release`.
+
+        Without `release`, and after a failed start, it is removed.
+        """
         self.sandbox_id = container.id[:12]
         self.task = task
         self._client = client
         self.container = container
         self._limits = limits
         self._closed = False
+        self._release = release
         self._shell = PersistentShell(
             container,
             setup=task.shell_setup,
@@ -51,6 +61,7 @@ class DockerSandbox:
         try:
             self.start_commit = self._set_up()
         except BaseException:
+            self._release = None
             self.close()
             raise
 
@@ -134,7 +145,10 @@ class DockerSandbox:
         if not self._closed:
             self._closed = True
             self._shell.close()
-            self.container.remove()
+            if self._release is not None:
+                self._release(self.container)
+            else:
+                self.container.remove()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -161,7 +175,10 @@ class DockerProvider:
         *,
         limits: SandboxLimits | None = None,
         run_id: str = "",
+        recycle: bool = False,
     ) -> None:
+        """`recycle`: a used container that is proven clean serves again (`envs.recycle`)."""
+        self._recycler = Recycler() if recycle else None
         self._client = client or connect()
         self._limits = limits or SandboxLimits()
         self.run_id = run_id or f"run-{secrets.token_hex(6)}"
@@ -179,7 +196,8 @@ class DockerProvider:
 
     def start(self, task: Task) -> DockerSandbox:
         container = self._take(task.image) or self._container(task.image)
-        sandbox = DockerSandbox(self._client, container, task, self._limits)
+        release = None if self._recycler is None else self._recycle
+        sandbox = DockerSandbox(self._client, container, task, self._limits, release)
         self._guard.start()
         with self._lock:
             closed = self._closed
@@ -249,4 +267,17 @@ class DockerProvider:
             return self._warm[image].popleft() if self._warm[image] else None
 
     def _container(self, image: str) -> Container:
-        return Container(self._client, image, self._limits, self.run_id)
+        container = Container(self._client, image, self._limits, self.run_id)
+        if self._recycler is not None:
+            self._recycler.learn(image, container)
+        return container
+
+    def _recycle(self, container: Container) -> None:
+        """Back into the warm pool if it is as good as new."""
+        assert self._recycler is not None
+        if not self._closed and self._recycler.renew(container.image, container):
+            with self._lock:
+                if not self._closed:
+                    self._warm[container.image].append(container)
+                    return
+        container.remove()

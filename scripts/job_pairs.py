@@ -105,7 +105,7 @@ def _play(
         for sample in range(job.mining.samples)
     ]
     config = {"model": file_digest(model), "mining": dataclasses.asdict(job.mining)}
-    with DockerProvider(limits=limits, run_id="mine") as provider:
+    with DockerProvider(limits=limits, run_id="mine", recycle=sandbox.recycle) as provider:
 
         def play(request: EpisodeRequest, cancel: threading.Event) -> Trajectory:
             return rollout(

@@ -41,9 +41,9 @@ def warm_policy(
         "prompts": job.prompts,
         "style": ca.style,
         "code": source_digest(
-            "contextrl.agents",
+            *(f"contextrl.agents:{name}.py" for name in ("codec", "prompting", "scripted")),
             "contextrl.agents.prompts",
-            "contextrl.pairs",
+            *(f"contextrl.pairs:{name}.py" for name in ("encode", "render")),
             "contextrl.verl_ext:drills.py",
             "contextrl.verl_ext:tiny.py",
             "contextrl.verl_ext:sft_data.py",

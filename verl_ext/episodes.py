@@ -49,7 +49,9 @@ class Episodes:
         limits = SandboxLimits(
             memory_mb=job.sandbox.memory_mb, cpus=job.sandbox.cpus, pids=job.sandbox.pids
         )
-        provider = DockerProvider(connect(), limits=limits, run_id=run_dir.name)
+        provider = DockerProvider(
+            connect(), limits=limits, run_id=run_dir.name, recycle=job.sandbox.recycle
+        )
         return cls(
             job=job,
             tasks=_tasks(job),

@@ -91,6 +91,8 @@ class SandboxConfig:
     memory_mb: int = 2048
     cpus: float = 1.0
     pids: int = 256
+    recycle: bool = False
+    """Use containers again once they are proven equal to fresh ones, see `envs.recycle`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,65 @@
+"""A recycled container is as good as new, or it is not used again."""
+
+import pytest
+
+from contextrl.envs.docker import DockerProvider
+
+pytestmark = pytest.mark.docker
+
+MISCHIEF = """
+echo '#!/bin/sh\necho hooked' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit
+git config core.fsmonitor /tmp/spy
+echo 'raise SystemExit' > tiny.py; rm -f test_tiny.py; mkdir -p new/deep && touch new/deep/file
+touch /tmp/note ~/.bashrc /dev/shm/note; ln -s /etc/passwd /tmp/link
+mkdir /tmp/locked && touch /tmp/locked/in && chmod 000 /tmp/locked
+(setsid sleep 600 >/dev/null 2>&1 &)
+"""
+LOOK = """
+git status --porcelain --ignored; git config core.fsmonitor; ls .git/hooks | grep -v sample
+ls -A /tmp /dev/shm ~; cat tiny.py
+for p in /proc/[0-9]*; do [ ! -O $p ] || tr '\\0' ' ' < $p/cmdline; done | grep sleep
+"""
+
+
+@pytest.fixture
+def task(tiny_task, tiny_image):
+    return tiny_task.model_copy(update={"image": tiny_image})
+
+
+@pytest.fixture
+def recycling(docker_client):
+    with DockerProvider(docker_client, run_id="test-recycle", recycle=True) as provider:
+        yield provider
+
+
+def test_nothing_of_an_episode_is_there_in_the_next(recycling, task):
+    with recycling.start(task) as first:
+        fresh = first.exec(LOOK, timeout_s=20).output
+        start_commit = first.start_commit
+        first.exec(MISCHIEF, timeout_s=20)
+        assert first.exec(LOOK, timeout_s=20).output != fresh
+    with recycling.start(task) as second:
+        assert second.sandbox_id == first.sandbox_id
+        assert second.exec(LOOK, timeout_s=20).output == fresh
+        assert second.start_commit == start_commit
+        assert second.diff() == ""
+
+
+def test_a_container_that_cannot_be_cleaned_is_replaced(recycling, task):
+    with recycling.start(task) as first:
+        assert first.exec("ipcmk -M 1000", timeout_s=20).exit_code == 0
+    with recycling.start(task) as second:
+        assert second.sandbox_id != first.sandbox_id
+        assert "0x" not in second.exec("ipcs -m", timeout_s=20).output
+
+
+def test_two_at_once_never_share_a_container(recycling, task):
+    with recycling.start(task) as one, recycling.start(task) as two:
+        assert one.sandbox_id != two.sandbox_id
+
+
+def test_closing_the_provider_removes_the_idle_ones(docker_client, task):
+    with DockerProvider(docker_client, run_id="test-recycle-end", recycle=True) as provider:
+        provider.start(task).close()
+    left = docker_client.api.containers(all=True, filters={"label": "contextrl.run"})
+    assert not [c for c in left if c["Labels"]["contextrl.run"] == "test-recycle-end"]
