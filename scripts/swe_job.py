@@ -90,6 +90,9 @@ def prepare(
         agent.agent_loop_config_path = str(CONFIG_DIR / "agent_loop.yaml")
         config.trainer.default_local_dir = str(run_dir / "checkpoints")
         config.trainer.experiment_name = run_dir.name
+        # veRL stops at a path that ends with a slash, as a shell completes it.
+        model = config.actor_rollout_ref.model
+        model.path = str(model.path).rstrip("/")
     if tasks.splits is not None and not is_given(config, "actor_rollout_ref.model.path"):
         with stages.stage("policy", "a tiny policy, warmed up on scripted runs"):
             model, cached = warm_policy(job, ca, tasks, cache, stages.progress)

@@ -27,6 +27,8 @@ def environment(*, cpu: bool) -> Mapping[str, str]:
         "VERL_PLATFORM": "cpu",
         # Without it Ray hides every device from an actor that asked for none.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Ray's workers are 15 nicer than others: on a small machine sandboxes would starve them.
+        "RAY_worker_niceness": "0",
     }
 
 
