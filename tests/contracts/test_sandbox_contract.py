@@ -13,7 +13,7 @@ from contextrl.envs.types import Limit
 
 BACKENDS = [
     "fake",
-    *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "namespace")),
+    *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "namespace", "remote")),
 ]
 
 
