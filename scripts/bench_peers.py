@@ -12,6 +12,7 @@ import sys
 import time
 
 COMMANDS = 20
+RUN_ARGS = ["--rm", "--entrypoint", ""]
 
 
 def report(peer, name, times):
@@ -25,7 +26,7 @@ def mini_swe_agent(image, repeat):
     starts, commands = [], []
     for _ in range(repeat):
         started = time.monotonic()
-        environment = DockerEnvironment(image=image, cwd="/testbed")
+        environment = DockerEnvironment(image=image, cwd="/testbed", run_args=RUN_ARGS)
         try:
             assert environment.execute({"command": "echo hi"})["output"] == "hi\n"
             starts.append(time.monotonic() - started)
@@ -46,7 +47,7 @@ async def swe_rex(image, repeat):
     starts, commands = [], []
     for _ in range(repeat):
         started = time.monotonic()
-        deployment = DockerDeployment(image=image, pull="never")
+        deployment = DockerDeployment(image=image, pull="never", docker_args=RUN_ARGS[1:])
         try:
             await deployment.start()
             await deployment.runtime.create_session(CreateBashSessionRequest())

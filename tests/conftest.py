@@ -16,7 +16,6 @@ from contextrl.envs.engine import connect
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.images import build_repo_image
 from contextrl.envs.namespace import NamespaceProvider
-from contextrl.envs.remote import RemoteProvider
 from contextrl.envs.types import Task, TaskSource
 from contextrl.envs.unpacked import unpack
 
@@ -136,16 +135,6 @@ def namespace_provider(docker_client, tiny_image) -> Iterator[NamespaceProvider]
     unpack(docker_client, tiny_image, roots)
     limits = SandboxLimits(memory_mb=512, pids=200, disk_mb=64, max_output_bytes=64 * 1024)
     with NamespaceProvider(roots, limits=limits) as provider:
-        yield provider
-
-
-@pytest.fixture(scope="session")
-def remote_provider(namespace_provider) -> Iterator[RemoteProvider]:
-    """A real swe-rex server on loopback for each sandbox."""
-    pytest.importorskip("swerex", reason="needs the extra `remote`")
-    from rex_server import LIMITS, deploy_in
-
-    with RemoteProvider(deploy_in(namespace_provider._roots), limits=LIMITS) as provider:
         yield provider
 
 

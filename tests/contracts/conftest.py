@@ -9,10 +9,14 @@ import socket
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from contextrl.envs.bubblewrap import command_line
 from contextrl.envs.docker import SandboxLimits
+from contextrl.envs.remote import RemoteProvider
 from contextrl.envs.remote_channel import RexServer
 from contextrl.envs.unpacked import read_root
 
@@ -63,3 +67,11 @@ def deploy_in(roots: Path):
         return found
 
     return deploy
+
+
+@pytest.fixture(scope="session")
+def remote_provider(namespace_provider) -> Iterator[RemoteProvider]:
+    """A real swe-rex server on loopback for each sandbox."""
+    pytest.importorskip("swerex", reason="needs the extra `remote`")
+    with RemoteProvider(deploy_in(namespace_provider._roots), limits=LIMITS) as provider:
+        yield provider
