@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from contextrl.envs.errors import TaskSetupError
-from contextrl.envs.junit import Case, outcomes
+from contextrl.envs.outcomes import Case, outcomes
 from contextrl.envs.repository import inline_file
 from contextrl.envs.types import ExecResult, Outcome, Sandbox, Task, TaskSource
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shlex
 import shutil
 import subprocess
 import tempfile
 import threading
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +29,7 @@ from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.script_files import diff_runner, read_file, write_file
 from contextrl.envs.shell import BASH, PersistentShell
 from contextrl.envs.types import ExecResult, Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
@@ -101,32 +101,17 @@ class NamespaceSandbox:
     def read_file(self, path: str) -> bytes:
         """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
         self._check_open()
-        limit, file = self._limits.max_file_bytes, shlex.quote(path)
-        code, stdout, _ = self._run(
-            f"[ -f {file} ] && [ ! -L {file} ] && exec head -c {limit + 1} -- {file}", limit
-        )
-        if code != 0:
-            raise FileNotFoundError(f"{path}: not a regular file in the sandbox")
-        if len(stdout) > limit:
-            raise ValueError(f"{path}: larger than {limit} bytes")
-        return stdout
+        return read_file(self._run, path, self._limits.max_file_bytes)
 
     def write_file(self, path: str, content: bytes) -> None:
         """Parent folders are made; a file that exists keeps its mode, and is replaced whole."""
         self._check_open()
-        target = PurePosixPath(path)
-        if not target.is_absolute():
-            raise ValueError(f"path must be absolute, got {path}")
-        folder, file = shlex.quote(str(target.parent)), shlex.quote(path)
-        script = f"mkdir -p -- {folder} && head -c {len(content)} > {file}"
-        code, _, stderr = self._run(script, 4096, stdin=content)
-        if code != 0:
-            raise PermissionError(f"{path}: {' '.join(stderr.decode(errors='replace').split())}")
+        write_file(self._run, path, content)
 
     def diff(self) -> str:
         """Empty, with a warning in the log, if the agent made the repository unreadable."""
         self._check_open()
-        run = lambda script: self._run(script, self._limits.max_diff_bytes)  # noqa: E731
+        run = diff_runner(self._run, self._limits.max_diff_bytes)
         return read_diff(run, self.task, self.start_commit)
 
     def close(self) -> None:

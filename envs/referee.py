@@ -124,7 +124,7 @@ def function_of(item: Any) -> Any:
 
 
 def names(item: Any, test: str) -> bool:
-    """Whether a task's test id means this item; see `junit.outcomes` for the two odd kinds."""
+    """Whether a task's test id means this item; see `outcomes.outcomes` for the two odd kinds."""
     cut = "[" in test and not test.endswith("]")
     return (
         item.nodeid == test

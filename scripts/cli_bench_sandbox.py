@@ -1,9 +1,11 @@
-"""`contextrl bench sandbox`: how fast Docker sandboxes start, answer and grade on this machine."""
+"""`contextrl bench sandbox`: how fast sandboxes start, answer and grade here, and others do."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from contextrl.envs.docker import DockerProvider
-    from contextrl.envs.types import Sandbox, Task
+    from contextrl.envs.types import Sandbox, SandboxProvider, Task
 
 MODULE = "def add(a, b):\n    return a + b\n"
 TEST = "from tiny import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n"
@@ -32,8 +34,13 @@ BUG = """\
 """
 
 
+OURS = "contextrl"
+ALONE = "start to first output, alone"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
+    peer: str = OURS
     name: str
     seconds: float
     """Median of the repetitions."""
@@ -43,6 +50,10 @@ class Measurement:
 
 def sandbox(
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of each measurement.")] = 5,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="A Python that has mini-swe-agent and swe-rex: measure them too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """Measure start to first output, one command, many at once, and grading beyond the tests."""
@@ -54,12 +65,15 @@ def sandbox(
     with DockerProvider(client) as provider:
         _first_output(provider, task)  # the engine's own caches
         measurements = [
-            _measure("start to first output, alone", repeat, lambda: _first_output(provider, task)),
+            _measure(ALONE, repeat, lambda: _first_output(provider, task)),
             _warm(provider, task, repeat),
             _one_command(provider, task),
             *(_many(provider, task, count) for count in (8, 16, 32)),
             _measure("grading beyond the tests", repeat, lambda: _grading(provider, task)),
+            *_namespace(client, task, repeat),
         ]
+    if against is not None:
+        measurements += _peers(client, against, repeat)
     if as_json:
         for measurement in measurements:
             typer.echo(json.dumps(asdict(measurement)))
@@ -68,15 +82,62 @@ def sandbox(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("measurement", "median s", "worst s", "n")
+    ours = {one.name: one.seconds for one in measurements if one.peer == OURS}
+    table = Table("system", "measurement", "median s", "worst s", "n", "times ours")
     for measurement in measurements:
+        ratio = measurement.seconds / ours[measurement.name]
         table.add_row(
+            measurement.peer,
             measurement.name,
             f"{measurement.seconds:.4f}",
             f"{measurement.worst:.4f}",
             str(measurement.repetitions),
+            "" if measurement.peer == OURS else f"{ratio:.1f}",
         )
-    Console().print(table)
+    Console(width=max(Console().width, 100)).print(table)
+    typer.echo(f"load average at the end: {os.getloadavg()[0]:.1f}", err=True)
+
+
+def _namespace(client: DockerClient, task: Task, repeat: int) -> list[Measurement]:
+    """Nothing, with a line on stderr, where namespaces cannot be made."""
+    from contextrl.envs.errors import EngineUnavailableError
+    from contextrl.envs.namespace import NamespaceProvider
+    from contextrl.envs.unpacked import unpack
+
+    with tempfile.TemporaryDirectory(prefix="contextrl-bench-") as roots:
+        try:
+            provider = NamespaceProvider(Path(roots))
+        except EngineUnavailableError as error:
+            typer.echo(f"namespace sandboxes not measured: {error}", err=True)
+            return []
+        unpack(client, task.image, Path(roots))
+        with provider:
+            _first_output(provider, task)
+            start = _measure(
+                "start to first output, namespaces", repeat, lambda: _first_output(provider, task)
+            )
+            with provider.start(task) as sandbox:
+                echo = lambda: sandbox.exec("echo hi", timeout_s=30.0).seconds  # noqa: E731
+                return [start, _measure("one `echo`, namespaces", 200, echo)]
+
+
+def _peers(client: DockerClient, python: Path, repeat: int) -> list[Measurement]:
+    """Both start from one image that has swe-rex's server, so that it need not be installed."""
+    from contextrl.envs.images import build_repo_image
+
+    with tempfile.TemporaryDirectory(prefix="contextrl-bench-") as scratch:
+        (Path(scratch) / "tiny.py").write_text(MODULE, encoding="utf-8")
+        requirements = ["pytest==8.3.4", "swe-rex==1.4.0"]
+        image = build_repo_image(
+            client, name="contextrl-bench-peers", tree=Path(scratch), requirements=requirements
+        )
+    command = [str(python), str(Path(__file__).with_name("bench_peers.py")), image, str(repeat)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())[-200:]
+        typer.echo(f"the peers were not all measured: {said}", err=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [Measurement(**row) for row in rows]
 
 
 def _measure(name: str, repeat: int, once: Callable[[], float]) -> Measurement:
@@ -86,7 +147,7 @@ def _measure(name: str, repeat: int, once: Callable[[], float]) -> Measurement:
     )
 
 
-def _first_output(provider: DockerProvider, task: Task) -> float:
+def _first_output(provider: SandboxProvider, task: Task) -> float:
     started = time.monotonic()
     with provider.start(task) as sandbox:
         sandbox.exec("echo hi", timeout_s=30.0)

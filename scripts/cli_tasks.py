@@ -56,13 +56,24 @@ def validate(
     repos: Annotated[
         Path | None, typer.Option(help="Local clones or mirrors, to build images from.")
     ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Grade each patch N times; all must agree.")
+    ] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the tasks that hold here.")] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Write what does not hold here, with reasons.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace --out and --quarantine.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Grade each task's gold patch and an empty one. Exit status 1 if any task does not hold."""
+    for path in (out, quarantine):
+        if path is not None and path.exists() and not overwrite:
+            raise typer.BadParameter(f"{path} exists; give --overwrite to replace it")
     from contextrl.envs.docker import DockerProvider
     from contextrl.envs.engine import connect
     from contextrl.envs.grading import DockerGrader
-    from contextrl.envs.tasks import read_tasks
+    from contextrl.envs.tasks import read_tasks, write_tasks
     from contextrl.envs.validate import validate_task
 
     found = read_tasks(tasks, limit=limit)
@@ -73,7 +84,7 @@ def validate(
         grader = DockerGrader(provider)
         for number, task in enumerate(found, start=1):
             typer.echo(f"[{number}/{len(found)}] {task.task_id} ...", err=True)
-            done.append(validate_task(task, grader, client=client, repos=repos))
+            done.append(validate_task(task, grader, client=client, repos=repos, repeats=repeat))
             if as_json:
                 typer.echo(done[-1].model_dump_json())
     finally:
@@ -81,6 +92,12 @@ def validate(
     if not as_json:
         _print_table(done)
     failed = sum(not validation.ok for validation in done)
+    if out is not None:
+        holding = [task for task, one in zip(found, done, strict=True) if one.ok]
+        write_tasks(out, holding)
+    if quarantine is not None:
+        bad = [one.model_dump_json() for one in done if not one.ok]
+        quarantine.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8")
     typer.echo(f"{len(done) - failed} of {len(done)} tasks hold", err=True)
     if failed:
         raise typer.Exit(1)
@@ -109,7 +126,7 @@ def _print_table(done: list[Validation]) -> None:
     Console(width=max(Console().width, 120)).print(table)
     for validation in done:
         if not validation.ok:
-            typer.echo(f"{validation.task_id}: {validation.problem}")
+            typer.echo(f"{validation.task_id}: {validation.reason}: {validation.problem}")
 
 
 def _verdict(reward: Reward | None) -> str:

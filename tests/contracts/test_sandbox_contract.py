@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import tracemalloc
 
 import pytest
 
@@ -13,7 +14,7 @@ from contextrl.envs.types import Limit
 
 BACKENDS = [
     "fake",
-    *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "namespace")),
+    *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "namespace", "remote")),
 ]
 
 
@@ -153,6 +154,20 @@ def test_endless_output_ends_at_the_time_limit(sandbox):
     assert result.timed_out
     assert result.dropped_bytes > 0
     assert run(sandbox, "echo fine").output == "fine\n"
+
+
+@pytest.mark.slow
+def test_a_gibibyte_of_output_needs_little_memory(request, sandbox):
+    if "[remote" in request.node.name:
+        pytest.skip("a request carries 64 KiB: minutes, and the same code")
+    tracemalloc.start()
+    result = run(sandbox, "yes | head -c 1073741824; echo last", timeout_s=120.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.exit_code == 0
+    assert result.output.endswith("\nlast\n")
+    assert result.dropped_bytes == 1073741824 + len("last\n") - 64 * 1024
+    assert peak < 16 * 1024 * 1024
 
 
 def test_output_cannot_pass_for_the_end_of_a_command(sandbox):

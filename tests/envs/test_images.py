@@ -164,9 +164,9 @@ def test_a_task_that_fails_validation_says_why(
 
 def test_what_makes_a_task_invalid():
     good, bad = Reward(verdict=Verdict.RESOLVED), Reward(verdict=Verdict.UNRESOLVED)
-    assert find_problem(good, bad) == ""
-    assert "gold patch" in find_problem(bad, bad)
-    assert "empty patch" in find_problem(good, good)
+    assert find_problem(good, bad) == (None, "")
+    assert "gold patch" in find_problem(bad, bad)[1]
+    assert "empty patch" in find_problem(good, good)[1]
 
 
 def test_without_mmdebstrap_the_base_image_says_what_to_install(monkeypatch):

@@ -1,0 +1,185 @@
+"""Sandboxes on any machine that runs swe-rex's server: local, Modal, Fargate, a cluster's own.
+
+Who starts that machine is the caller's business (`deploy`), with swe-rex's own library or any other
+way; from then on we speak the server's HTTP interface (`/execute`, `/write_file`) ourselves. Its
+client library is not used: it imports whatever module a server's answer names.
+
+Isolation, limits and the network are the deployment's: nothing here can switch them off or on.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import secrets
+import shlex
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from contextrl.envs.container import SandboxLimits
+from contextrl.envs.errors import SandboxError, TaskSetupError
+from contextrl.envs.kill import KILL_SCRIPT
+from contextrl.envs.remote_channel import RemoteChannel, RexServer
+from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.script_files import diff_runner, read_file, write_file
+from contextrl.envs.shell import PersistentShell
+from contextrl.envs.types import ExecResult, Task
+
+Deploy = Callable[[Task], RexServer]
+"""A machine of its own for one sandbox, with the task's image, its server answering."""
+
+
+class RemoteSandbox:
+    """One task on one deployment. Close it, or use it as a context manager."""
+
+    def __init__(self, server: RexServer, task: Task, limits: SandboxLimits) -> None:
+        """The deployment is ours from here on: closing the sandbox ends it."""
+        self.sandbox_id = f"rex-{secrets.token_hex(6)}"
+        self.task = task
+        self._server, self._limits = server, limits
+        self._folder = f"/tmp/.{self.sandbox_id}"
+        self._closed = False
+        self._channel: RemoteChannel | None = None
+        self._shell = PersistentShell(
+            self,
+            setup=task.shell_setup,
+            workdir=task.workdir,
+            max_output_bytes=limits.max_output_bytes,
+        )
+        try:
+            self.start_commit = self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> str:
+        result = self._shell.run(
+            f"(\n{start_script(self.task)}\n)", timeout_s=self._limits.setup_timeout_s
+        )
+        lines = result.output.strip().splitlines() or ["no output"]
+        if result.exit_code != 0:
+            said = "took too long" if result.timed_out else " ".join(lines[-3:])
+            raise TaskSetupError(f"task {self.task.task_id}, image {self.task.image}: {said}")
+        return lines[-1]
+
+    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
+        self._check_open()
+        return self._shell.run(command, timeout_s=timeout_s)
+
+    def read_file(self, path: str) -> bytes:
+        """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
+        self._check_open()
+        return read_file(self._run, path, self._limits.max_file_bytes)
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Parent folders are made; a file that exists keeps its mode, and is replaced whole."""
+        self._check_open()
+        write_file(self._run, path, content)
+
+    def diff(self) -> str:
+        """Empty, with a warning in the log, if the agent made the repository unreadable."""
+        self._check_open()
+        run = diff_runner(self._run, self._limits.max_diff_bytes)
+        return read_diff(run, self.task, self.start_commit)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(SandboxError):
+            self.revive()
+        self._server.close()
+
+    # What a `ShellHost` does.
+
+    def open_shell(self) -> RemoteChannel:
+        self._channel = RemoteChannel(self._server, f"{self._folder}-{secrets.token_hex(4)}")
+        return self._channel
+
+    def kill(self, *, shell_pid: int, last_pid: int, signal: str) -> None:
+        # The server and its machine run beside the shell: nothing outside its session is touched.
+        session = str(self._channel.session if self._channel else 0)
+        arguments = ["kill", str(shell_pid), str(last_pid), session, signal]
+        self._server.execute(["bash", "-c", KILL_SCRIPT, *arguments], timeout_s=20.0)
+
+    def revive(self) -> None:
+        if self._channel is not None:
+            self.kill(shell_pid=self._channel.session, last_pid=0, signal="KILL")
+            self._channel.close()
+
+    def limit_reached(self) -> None:
+        """What a deployment limits is not known here."""
+
+    def _run(self, script: str, max_bytes: int, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+        place = shlex.quote(f"{self._folder}-{secrets.token_hex(4)}")
+        self._server.write_text(f"{place}/script", script)
+        self._server.write_text(f"{place}/stdin", base64.b64encode(stdin).decode())
+        wrapper = (
+            f"cd {place} && base64 -d stdin | bash --noprofile --norc script 2>err "
+            f'| head -c {max_bytes + 1} | base64 -w0; status=("${{PIPESTATUS[@]}}"); echo; '
+            "echo ${status[1]}; head -c 4096 err | base64 -w0; echo; "
+            f"cd / && rm -rf {place}"
+        )
+        _, answer = self._server.execute(
+            ["bash", "-c", wrapper], timeout_s=self._limits.setup_timeout_s
+        )
+        stdout, code, stderr = (*answer.split("\n"), "", "", "")[:3]
+        if not code.strip().isdigit():
+            return -1, b"", b"timed out"
+        return int(code), base64.b64decode(stdout), base64.b64decode(stderr)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SandboxError(f"sandbox {self.sandbox_id} is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class RemoteProvider:
+    """A deployment for each sandbox, ended with it. As thread-safe as `deploy`."""
+
+    def __init__(self, deploy: Deploy, *, limits: SandboxLimits | None = None) -> None:
+        self._deploy = deploy
+        self._limits = limits or SandboxLimits()
+        self._lock = threading.Lock()
+        self._live: set[RemoteSandbox] = set()
+        self._closed = False
+
+    def start(self, task: Task) -> RemoteSandbox:
+        sandbox = RemoteSandbox(self._deploy(task), task, self._limits)
+        with self._lock:
+            closed = self._closed
+            self._live = {old for old in self._live if not old._closed} | {sandbox}
+        if closed:
+            sandbox.close()
+            raise SandboxError("the sandbox provider was closed while a sandbox started")
+        return sandbox
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            live, self._live = self._live, set()
+        for sandbox in live:
+            sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
