@@ -31,3 +31,7 @@ class PromptTooLongError(AgentsError):
 
 class RunStoreError(AgentsError):
     """A run folder is missing, from another schema, or belongs to another configuration."""
+
+
+class ReplayError(AgentsError):
+    """A trajectory cannot be lived again: it lacks what that needs, or its sandbox failed."""
