@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from contextrl.agents.replay_normal import Match, compare, first_difference, normalise
@@ -78,3 +80,37 @@ def test_a_cut_that_a_longer_duration_moved_does_not_count():
 def test_normalising_twice_is_normalising_once():
     text = "in 0.1s 0x7f3a1c0d4e10 /tmp/tmpab12_x9 [1] 4711 Tue Nov 24 20:14:20 UTC 2026 pid=3"
     assert normalise(normalise(text)) == normalise(text)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "=",
+        "{a, ",
+        "a, ",
+        "1",
+        "1 ",
+        "[1] ",
+        "/tmp/tmp",
+        "Nov ",
+        "Nov 1 ",
+        "- ",
+        "grep -a ",
+        "line ",
+        "\x1b[",
+        "0x",
+        "\t",
+        "12:12:",
+        "1m",
+        "= <DURATION> ",
+        "[main ",
+        "2026-11-24",
+        "-a",
+        "(cut)",
+    ],
+)
+def test_hostile_output_costs_time_in_proportion_to_its_length(piece):
+    text = piece * (200_000 // len(piece))
+    began = time.process_time()
+    compare(text, text + "x", command=text[:10_000])
+    assert time.process_time() - began < 5.0
