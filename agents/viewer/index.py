@@ -6,21 +6,19 @@ slices of time, so that a screen can draw in between, and again whenever the fil
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from contextrl.agents.errors import RunStoreError
+from contextrl.agents.errors import AgentsError, RunStoreError
+from contextrl.agents.formats.read import read_row, row_id
 from contextrl.agents.manifest import brief
 from contextrl.agents.store import TRAJECTORIES
 from contextrl.agents.types import Trajectory
 from contextrl.agents.viewer.outcomes import Failure, classify
+from contextrl.agents.viewer.sources import LineSource, Place, Source, WholeSource
 
 BRANCHES = "branches"
 """A run folder inside a run folder: what was branched off its trajectories."""
@@ -51,23 +49,15 @@ class Row:
     """Why the line cannot be read."""
 
 
-@dataclass(slots=True)
-class _Source:
-    path: Path
-    position: int = 0
-    """Everything before it is in the index."""
-    lines: int = 0
-
-
 class TrajectoryIndex:
-    """Rows of a run folder (its branches too), a `trajectories.jsonl`, or one trajectory's file."""
+    """Rows of a run folder (its branches too), or of a file in any format that the miner reads."""
 
     def __init__(self, path: Path) -> None:
         """Nothing is read yet. Raises `RunStoreError` if there is nothing to read."""
         self.path = path
         self.rows: list[Row] = []
-        self._places: list[tuple[Path, int, int]] = []
-        """File, offset and length of each row's line."""
+        self._places: list[tuple[Source, Place]] = []
+        self._sources: list[Source]
         if path.is_dir():
             main = path / TRAJECTORIES
             if not main.exists():
@@ -75,9 +65,9 @@ class TrajectoryIndex:
                     f"{path}: expected a run folder, found no {TRAJECTORIES}; name the folder that "
                     "holds it, in a training run that is `episodes`"
                 )
-            self._sources = [_Source(main), _Source(path / BRANCHES / TRAJECTORIES)]
+            self._sources = [LineSource(main), LineSource(path / BRANCHES / TRAJECTORIES)]
         elif path.is_file():
-            self._sources = [_Source(path)]
+            self._sources = [LineSource(path) if path.suffix == ".jsonl" else WholeSource(path)]
         else:
             raise RunStoreError(f"{path}: expected a run folder or a trajectory file, found none")
 
@@ -86,31 +76,25 @@ class TrajectoryIndex:
         deadline = None if budget_s is None else time.monotonic() + budget_s
         before = len(self.rows)
         for source in self._sources:
-            for offset, line in _new_lines(source):
-                self._places.append((source.path, offset, len(line)))
-                self.rows.append(_row(len(self.rows), line, source))
+            for place, raw in source.new():
+                self._places.append((source, place))
+                self.rows.append(_row(len(self.rows), raw, source.path))
                 if deadline is not None and time.monotonic() > deadline:
                     return len(self.rows) - before
         return len(self.rows) - before
 
     def load(self, number: int) -> Trajectory:
         """The whole trajectory of a row. Raises `RunStoreError` if it cannot be read."""
-        path, offset, length = self._places[number]
-        with path.open("rb") as file:
-            file.seek(offset)
-            line = file.read(length)
+        source, place = self._places[number]
         try:
-            return Trajectory.model_validate(json.loads(line))
-        except (ValueError, RecursionError) as error:
+            return read_row(source.content(place), name=source.path.name).trajectory
+        except (AgentsError, ValueError, RecursionError) as error:
             raise RunStoreError(
-                f"{path}: row {number + 1} is not a trajectory: {_brief(error)}"
+                f"{source.path}: row {number + 1} is not a trajectory: {brief(error)}"
             ) from error
 
     def find(self, trajectory_id: str) -> Row | None:
         return next((row for row in self.rows if row.trajectory_id == trajectory_id), None)
-
-    def children(self, trajectory_id: str) -> list[Row]:
-        return [row for row in self.rows if row.parent_id == trajectory_id]
 
 
 def in_tree_order(rows: list[Row]) -> list[tuple[int, Row]]:
@@ -133,34 +117,21 @@ def in_tree_order(rows: list[Row]) -> list[tuple[int, Row]]:
     return found + [(0, row) for row in rows if row.number not in seen]
 
 
-def _new_lines(source: _Source) -> Iterator[tuple[int, bytes]]:
-    """Whole lines past the position, which moves along. A torn last line waits to be finished.
-
-    A file that was replaced by a shorter one has no new lines until it has outgrown the old one.
-    """
-    with contextlib.suppress(FileNotFoundError), source.path.open("rb") as file:
-        file.seek(source.position)
-        if source.path.suffix == ".json" and (whole := file.read()):  # one, over many lines
-            offset, source.position = source.position, source.position + len(whole)
-            yield offset, whole
-            return
-        for line in file:
-            if not line.endswith(b"\n") and source.path.name == TRAJECTORIES:
-                return
-            offset = source.position
-            source.position += len(line)
-            source.lines += 1
-            if line.strip():
-                yield offset, line
-
-
-def _row(number: int, line: bytes, source: _Source) -> Row:
+def _row(number: int, raw: object, path: Path) -> Row:
+    """Our own lines are read without building a `Trajectory`: that is most of the time saved."""
     try:
-        content = json.loads(line)
-        return _row_of(number, content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        name = f"{source.path.name}:{source.lines}"
-        return Row(number=number, trajectory_id=name, problem=_brief(error))
+        if isinstance(raw, bytes):
+            raw = json.loads(raw)
+        if isinstance(raw, Exception):
+            raise raw
+        if not isinstance(raw, dict) or "schema_version" not in raw:
+            run = read_row(raw, name=path.name)
+            raw = run.trajectory.model_dump(mode="json")
+        return _row_of(number, raw)
+    except (AgentsError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        name = row_id(raw) or f"{path.name}:{number + 1}"
+        problem = brief(error) if str(error) else type(error).__name__
+        return Row(number=number, trajectory_id=name, problem=problem)
 
 
 def _row_of(number: int, content: dict[str, Any]) -> Row:
@@ -192,10 +163,3 @@ def _row_of(number: int, content: dict[str, Any]) -> Row:
         parent_id=str(branch.get("parent_id", "")),
         parent_step=int(branch.get("step", 0)),
     )
-
-
-def _brief(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    return brief(error) if str(error) else type(error).__name__
