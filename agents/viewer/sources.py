@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from contextrl.agents.errors import ForeignRowError
-from contextrl.agents.formats.files import rows
+from contextrl.agents.formats.files import RowAt, rows
 
 
 class Place(NamedTuple):
@@ -62,6 +62,8 @@ class WholeSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: Iterator[tuple[Place, object]] | None = None
+        self._ahead: Iterator[RowAt] = iter(())
+        self._next = 0
 
     def new(self) -> Iterator[tuple[Place, object]]:
         if self._rows is None:
@@ -69,10 +71,15 @@ class WholeSource:
         return self._rows
 
     def content(self, place: Place) -> object:
-        for row in rows(self.path, {place.start}):
-            if row.error:
-                raise ForeignRowError(row.error)
-            return row.row
+        """Rows asked for in order are read in one pass; one further back costs a new pass."""
+        if place.start < self._next or not self._next:
+            self._ahead, self._next = rows(self.path), 0
+        for row in self._ahead:
+            self._next = row.number + 1
+            if row.number == place.start:
+                if row.error:
+                    raise ForeignRowError(row.error)
+                return row.row
         raise ForeignRowError(f"{self.path} has no row {place.start + 1} any more")
 
     def _all(self) -> Iterator[tuple[Place, object]]:
