@@ -31,6 +31,7 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), name)
     for pattern, name in (
         (r"\b0x[0-9a-fA-F]{6,16}\b", "<ADDRESS>"),
+        (r"(?<=\.\.\.)[0-9a-f]{4,12}(?=>)", "<ADDRESS>"),  # its end, where pytest shortens
         # Dates: ISO 8601; those of `date`, `ls -l` and `git log`; a time of day alone.
         (rf"\b{_DAY}\d{{4}}-\d{{2}}-\d{{2}}(?:[T ]{_CLOCK})?{_ZONE}", "<DATE>"),
         (
@@ -63,7 +64,7 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"^(commit |HEAD is now at |Merge: ){_HEX}\b", r"\1<COMMIT>"),
         (r"\b1[6-9]\d{8}\.\d{1,9}\b", "<EPOCH>"),  # time.time()
         (r"\b\d+ (loops?, best of)", r"<N> \1"),
-        (r"(^|^Linux |@)[0-9a-f]{12}(?=$| |:)", r"\1<HOST>"),  # a container's name
+        (r"(^|^Linux |@|'HOSTNAME': ')[0-9a-f]{12}(?=$| |:|')", r"\1<HOST>"),  # a container's name
         (r"(?i)\b((?:random|hash)[ _-]?seed)([ =:]+)\d+", r"\1\2<SEED>"),
         # The frame that our own prompts put around an observation.
         (r"\b\d+ characters left out", "<N> characters left out"),

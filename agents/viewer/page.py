@@ -26,6 +26,7 @@ from contextrl.agents.types import Trajectory
 from contextrl.agents.viewer.index import Row, TrajectoryIndex
 from contextrl.agents.viewer.pairs import PairView
 from contextrl.agents.viewer.steps import StepView, first_prompt, lacks, views
+from contextrl.agents.viewer.visible import visible
 from contextrl.envs.types import Record
 
 CHUNK_CHARS = 400_000
@@ -80,7 +81,11 @@ def _write(stream: IO[str], title: str, bodies: Iterable[Body], series: Sequence
         "base-uri 'none'; form-action 'none'"
     )
     before, after = _resource("page.html").split("<!--DATA-->")
-    for name, value in (("TITLE", html.escape(title)), ("POLICY", policy), ("STYLE", style)):
+    for name, value in (
+        ("TITLE", html.escape(visible(title))),
+        ("POLICY", policy),
+        ("STYLE", style),
+    ):
         before = before.replace(f"<!--{name}-->", value)
     stream.write(_ascii(before))
 
