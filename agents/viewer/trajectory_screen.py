@@ -39,7 +39,7 @@ TONES = {"x": "red", "!": "yellow", "*": "cyan", "=": "green"}
 
 class TrajectoryScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "app.pop_screen", "Back"),
+        ("escape", "back", "Back"),
         ("j", "move(1)", "Next"),
         ("k", "move(-1)", "Previous"),
         ("slash", "search", "Search"),
@@ -168,6 +168,14 @@ class TrajectoryScreen(Screen[None]):
                 (step.command if what == "command" else step.observation) or ""
             )
             self.notify(f"{what} copied")
+
+    def action_back(self) -> None:
+        search = self.query_one("#search")
+        if search.has_class("on"):
+            search.remove_class("on")
+            self._list.focus()
+        else:
+            self.app.pop_screen()
 
     def action_search(self) -> None:
         self.query_one("#search").add_class("on")
