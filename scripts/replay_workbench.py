@@ -12,7 +12,7 @@ from contextrl.agents.replay import ReplayReport, StepReplay, replay, settings_o
 from contextrl.agents.replay_branch import PHASE, Hand, branch
 from contextrl.agents.store import RunStore
 from contextrl.agents.types import Trajectory
-from contextrl.envs.types import Sandbox
+from contextrl.envs.types import Sandbox, StreamingSandbox
 from contextrl.scripts.policy_spec import PolicyOf
 from contextrl.scripts.replay_tasks import Sandboxes, TaskBook
 
@@ -75,7 +75,7 @@ class DockerWorkbench:
             raise ReplayError(self.why_no_policy())
 
         def on_sandbox(sandbox: Sandbox) -> None:
-            if hand is not None and hasattr(sandbox, "on_output"):
+            if hand is not None and isinstance(sandbox, StreamingSandbox):
                 sandbox.on_output = hand.on_output
 
         made = branch(
