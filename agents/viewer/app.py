@@ -56,7 +56,8 @@ class RunScreen(Screen[None]):
         ("question_mark", "app.help", "Help"),
         ("q", "app.quit", "Quit"),
     ]
-    CSS = "#filter { display: none; } #filter.on { display: block; } #status { height: 1; }"
+    CSS = "#filter { display: none; } #filter.on { display: block; } "
+    CSS += "#status { height: 1; } #table { height: 1fr; }"
 
     def __init__(self, index: TrajectoryIndex) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ def _parts(view: StepView, look: Look, replayed: StepReplay | None) -> Iterator[
 
 def facts(view: StepView) -> Text:
     step = view.step
-    found = Text(f"step {view.index + 1}  {view.kind}", style="bold")
+    found = Text().append(f"step {view.index + 1}  {view.kind}", "bold")
     if step.exit_code is not None:
         found.append(f"  exit {step.exit_code}", "red" if step.exit_code else "green")
     if step.timed_out:
@@ -98,7 +98,7 @@ def heat(view: StepView, decode: Decode | None) -> Text:
 def opening(trajectory: Trajectory) -> Text:
     """What stands above the steps."""
     reward = trajectory.reward
-    found = Text(visible(trajectory.trajectory_id), "bold")
+    found = Text().append(visible(trajectory.trajectory_id), "bold")
     found.append(f"\n{reward.verdict if reward else 'not graded'}", "bold")
     found.append(f", ended by {trajectory.stop_reason} {visible(trajectory.stop_detail)[:120]}")
     found.append(f"  {visible(trajectory.policy)}, {trajectory.timings.total_s:.1f} s", "dim")

@@ -34,7 +34,8 @@ class PairScreen(Screen[None]):
         ("q", "app.quit", "Quit"),
     ]
     CSS = """
-    #pairs { width: 26; border: none; } #question { height: auto; max-height: 12; padding: 0 1; }
+    #pairs { width: 30; height: 1fr; border: none; text-wrap: nowrap; text-overflow: ellipsis; }
+    #question { height: auto; max-height: 12; padding: 0 1; }
     .row { height: auto; } .cell { width: 1fr; height: auto; padding: 0 1; border: round $surface; }
     .differs { border: round $warning; } #rows { width: 1fr; }
     """
@@ -102,14 +103,13 @@ class PairScreen(Screen[None]):
 
 def _option(pair: PairView) -> Text:
     tone = {Label.VALID: "green", Label.INVALID: "red", Label.UNCERTAIN: "yellow"}
-    text = Text(f"{pair.label or '-':10}", tone[pair.label] if pair.label else "dim")
+    text = Text().append(f"{pair.label or '-':10}", tone[pair.label] if pair.label else "dim")
     text.append(visible(pair.pair_id))
-    text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 
 def _question(pair: PairView) -> Text:
-    text = Text(visible(pair.pair_id), "bold")
+    text = Text().append(visible(pair.pair_id), "bold")
     text.append(f"  {visible(pair.where)}  label: {pair.label or 'none'}\n", "dim")
     margins = ", ".join(f"{order} {value:+.2f}" for order, value in pair.margins.items())
     text.append(f"margin by order, nats: {margins or 'no probe result given'}\n", "cyan")
@@ -132,7 +132,7 @@ def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("(nothing here)", "dim italic")
     lines = visible(cell.text).split("\n")
-    text = Text(f"{cell.role}\n", "dim")
+    text = Text().append(f"{cell.role}\n", "dim")
     for number, line in enumerate(lines):
         if number < MAX_LINES or line in cell.decisive:
             text.append(line + "\n", "black on yellow" if line in cell.decisive else "")

@@ -41,7 +41,9 @@ _KINDS = (
     (Kind.SEARCH, re.compile(r"\b(?:grep|rg|ag|find|fd|search_file|search_dir|find_file)\b")),
     (Kind.READ, re.compile(r"\b(?:cat|head|tail|less|sed\s+-n|nl|ls|view|open|goto|scroll_\w+)\b")),
 )
-_SUBMIT = re.compile(r"\A\s*(?:submit\b|finish\b|echo\s+\S*MINI_SWE_AGENT_FINAL_OUTPUT)")
+_SUBMIT = re.compile(
+    r"\A\s*(?:submit\b|finish\b|echo\s+\S*(?:FINAL_OUTPUT|COMPLETE_TASK_AND_SUBMIT))"
+)
 _FAILING = re.compile(
     r"\b[1-9]\d* (?:failed|errors?)\b|^(?:FAILED|ERROR)\b|FAILED \(", re.MULTILINE
 )

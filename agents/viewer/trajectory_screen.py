@@ -58,7 +58,8 @@ class TrajectoryScreen(Screen[None]):
         ("question_mark", "app.help", "Help"),
     ]
     CSS = """
-    #steps { width: 34; border: none; } #right { width: 1fr; padding: 0 1; }
+    #steps { width: 38; height: 1fr; border: none; text-wrap: nowrap; text-overflow: ellipsis; }
+    #right { width: 1fr; padding: 0 1; }
     #search { display: none; } #search.on { display: block; }
     #opening { height: auto; max-height: 8; padding: 0 1; background: $surface; }
     """
@@ -112,7 +113,6 @@ class TrajectoryScreen(Screen[None]):
         text.append(f"{view.mark} ", TONES.get(view.mark, "dim"))
         command = " ".join((view.step.command or str(view.kind)).split())
         text.append(visible(command)[:200])
-        text.no_wrap, text.overflow = True, "ellipsis"
         return text
 
     def _show(self) -> None:
