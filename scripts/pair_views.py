@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from contextrl.agents.viewer.labels import read_labels
 from contextrl.agents.viewer.pairs import Cell, PairView, align
+from contextrl.pairs.normal import line_forms, normal
 from contextrl.pairs.probe import ProbeReport
 from contextrl.pairs.store import PAIRS, read_pairs
 from contextrl.pairs.types import Pair, TrajectoryContext
@@ -47,9 +48,10 @@ def pair_view(pair: Pair, margins: Mapping[str, float]) -> PairView:
 
 
 def _cells(context: TrajectoryContext) -> Iterator[Cell]:
+    wanted = set(map(normal, context.decisive)) - {""}
     for message in context.messages:
-        lines = set(message.content.split("\n"))
-        decisive = tuple(line for line in context.decisive if line in lines and line.strip())
+        lines = message.content.split("\n") if message.role == "user" else []
+        decisive = tuple(line for line in lines if wanted & set(line_forms(line)))
         yield Cell(role=message.role, text=message.content, decisive=decisive)
 
 
