@@ -140,10 +140,16 @@ def _explore(
 
 
 def _run(app: ReplayApp) -> None:
-    if not sys.stdout.isatty():
+    import logging
+
+    from textual.logging import TextualHandler
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):  # it draws on stderr
         raise console.ScriptError(
             "expected a terminal, found none; use --check, or contextrl view for a page"
         )
+    # A warning printed on the terminal would tear the screen.
+    logging.getLogger().handlers[:] = [TextualHandler(stderr=False)]
     app.run()
     if app.return_code:
         raise typer.Exit(app.return_code)
