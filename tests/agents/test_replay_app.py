@@ -184,6 +184,7 @@ def test_a_growing_run_grows_on_the_screen(tmp_path):
     drive(app, script)
 
 
+@pytest.mark.slow
 def test_a_long_trajectory_and_a_run_of_ten_thousand_open_at_once(tmp_path):
     long = make(0, steps=36)
     tokens = TokenRecord(
