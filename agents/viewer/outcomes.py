@@ -18,6 +18,8 @@ class Failure(StrEnum):
     PATCH_REJECTED = "patch rejected"
     TEST_TIMEOUT = "tests timed out"
     NO_REPORT = "no test report"
+    TAMPERED = "tampered with"
+    """Something other than the tests had a hand in their results."""
     NO_CHANGE = "no change made"
     FORMAT = "format errors"
     OUT_OF_BUDGET = "out of budget"
@@ -33,6 +35,7 @@ _BY_VERDICT = {
     Verdict.PATCH_REJECTED: Failure.PATCH_REJECTED,
     Verdict.TIMEOUT: Failure.TEST_TIMEOUT,
     Verdict.NO_REPORT: Failure.NO_REPORT,
+    Verdict.TAMPERED: Failure.TAMPERED,
 }
 
 

@@ -132,6 +132,7 @@ def test_kinds_of_commands(command, kind):
         ("max-turns", "unresolved", True, Failure.OUT_OF_BUDGET),
         ("max-format-errors", "unresolved", False, Failure.FORMAT),
         ("submitted", "timeout", True, Failure.TEST_TIMEOUT),
+        ("submitted", "tampered", True, Failure.TAMPERED),
         ("sandbox-error", None, False, Failure.INFRASTRUCTURE),
         ("submitted", None, True, Failure.UNGRADED),
         ("eaten by a bear", None, True, Failure.UNREADABLE),
