@@ -11,10 +11,14 @@ import pytest
 
 from contextrl.agents.store import RunStore
 from contextrl.agents.types import Message, Step, StopReason, Trajectory
+from contextrl.agents.viewer.labels import append_label
+from contextrl.agents.viewer.pairs import Label
+from contextrl.pairs.probe import PromptResult, summarise
 from contextrl.pairs.store import write_pairs
-from contextrl.pairs.types import Pair, Provenance, TrajectoryContext
+from contextrl.pairs.types import Order, Pair, Provenance, TrajectoryContext
 from contextrl.scripts.cli_view import curves
-from contextrl.scripts.pair_views import read_pair_views
+from contextrl.scripts.console import ScriptError
+from contextrl.scripts.pair_views import LABELS, read_pair_views
 
 
 def contextrl(*args: object) -> subprocess.CompletedProcess[str]:
@@ -88,6 +92,21 @@ def test_view_of_pairs_marks_the_decisive_lines(pairs, tmp_path):
     assert view.rows[1].left is not None
     assert view.rows[1].left.decisive == ("2:     return a",)
     assert view.where == "toy/toy a.py f"
+
+
+def test_margins_come_from_a_probe_and_labels_from_a_review(pairs, tmp_path):
+    prompts = [
+        PromptResult(pair_id="p1", order=order, correct=order.correct, margin=margin)
+        for order, margin in zip(Order, (1.5, -0.25), strict=True)
+    ]
+    (tmp_path / "probe.json").write_text(summarise(prompts, style_name="x").model_dump_json())
+    append_label(pairs / LABELS, "p1", Label.INVALID)
+    append_label(pairs / LABELS, "p1", Label.VALID)
+    (view,) = read_pair_views(pairs, tmp_path / "probe.json")
+    assert view.margins == {"positive-first": 1.5, "positive-second": -0.25}
+    assert view.label is Label.VALID
+    with pytest.raises(ScriptError, match="probe --json"):
+        read_pair_views(pairs, pairs / LABELS)
 
 
 def test_curves_come_from_a_training_runs_metrics(tmp_path):

@@ -67,6 +67,8 @@ class BranchScreen(Screen[None]):
         return self.query_one("#log", RichLog)
 
     def log_line(self, text: str, style: str = "") -> None:
+        if self._cancel.is_set():  # the screen was left, and its widgets are gone
+            return
         self._log.write(Text(visible(text), style))
 
     @work(thread=True)

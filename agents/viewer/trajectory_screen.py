@@ -17,7 +17,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Input, OptionList, Static
 
-from contextrl.agents.errors import AgentsError
+from contextrl.agents.errors import AgentsError, EpisodeCancelledError
 from contextrl.agents.replay import StepReplay, StepResult
 from contextrl.agents.types import Trajectory
 from contextrl.agents.viewer.branch_screen import BranchScreen
@@ -222,6 +222,8 @@ class TrajectoryScreen(Screen[None]):
 
         try:
             report = workbench.replay(self.trajectory, on_step, self._cancel)
+        except EpisodeCancelledError:
+            return
         except (AgentsError, EnvsError) as error:
             self.app.call_from_thread(self.notify, visible(str(error)), markup=False)
             return
@@ -240,6 +242,8 @@ class TrajectoryScreen(Screen[None]):
             self.app.call_from_thread(self._go, first.index)
 
     def _note(self, step: StepReplay) -> None:
+        if self._cancel.is_set():  # the screen was left, and its widgets are gone
+            return
         self._replayed[step.index] = step
         option = self._option(self.views[step.index])
         self._list.replace_option_prompt_at_index(step.index + 1, option)

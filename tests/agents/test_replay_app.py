@@ -303,6 +303,28 @@ def test_a_branch_by_hand_is_played_stored_and_shown_below_its_parent(bench, tmp
     assert "a + b" not in made.submission
 
 
+def test_leaving_in_the_middle_harms_nothing(tiny_task, tiny_files, tmp_path):
+    provider = FakeProvider(tiny_files)
+    policy = ScriptedPolicy(
+        [COMPACT.render_reply(each, thought="") for each in ("sleep 0.5", "sleep 0.5", "submit")]
+    )
+    recorded = rollout(tiny_task, provider, policy, COMPACT, Limits(command_timeout_s=20.0))
+    workbench = FakeWorkbench(tiny_task, provider, tmp_path / "run" / "branches")
+    app = ReplayApp(write(tmp_path / "run", [recorded]), workbench=workbench)
+
+    async def script(pilot: Any) -> None:
+        await until(pilot, lambda: app.screen.query_one("#table", DataTable).row_count)
+        await pilot.press("enter", "r", "escape", "enter", "j", "b")
+        await until(pilot, lambda: app.screen.query("#command"))
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: all(sandbox.closed for sandbox in provider.started))
+        await pilot.press("slash")
+        assert app.screen.query_one("#table", DataTable).row_count == 1
+
+    drive(app, script)
+    assert not (tmp_path / "run" / "branches").exists()
+
+
 def test_a_pair_is_labelled_with_one_key(tmp_path):
     left = (Cell(role="user", text="same"), Cell(role="user", text="one <PATCH_MASKED>"))
     right = (left[0], Cell(role="user", text="two\nkey line", decisive=("key line",)))
