@@ -150,6 +150,10 @@ def _with_spans(steps: Sequence[Step], tokens: TokenRecord | None) -> Iterator[S
         yield from steps
         return
     spans = list(reply_spans(tokens.response_mask))
+    # A branch begins with steps of its parent, whose tokens are in its prompt.
+    inherited = max(0, len(steps) - len(spans))
+    yield from steps[:inherited]
+    steps = steps[inherited:]
     for step, span in itertools.zip_longest(steps, spans):
         assert step is not None, "tokens were sampled that no step holds"
         yield step.model_copy(update={"token_span": span})

@@ -31,3 +31,15 @@ class PromptTooLongError(AgentsError):
 
 class RunStoreError(AgentsError):
     """A run folder is missing, from another schema, or belongs to another configuration."""
+
+
+class ReplayError(AgentsError):
+    """A trajectory cannot be lived again: it lacks what that needs, or its sandbox failed."""
+
+
+class ForeignRowError(AgentsError):
+    """A row of a public trajectory set is not in the shape of any format we read."""
+
+
+class ForeignFileError(AgentsError):
+    """A file of trajectories is missing, or is neither JSON, JSONL nor parquet."""

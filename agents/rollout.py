@@ -134,9 +134,9 @@ def rollout(
                 cancel=cancel,
             )
     except (SandboxError, PromptTooLongError) as error:
-        return record.freeze(Stop(StopReason.SETUP_ERROR, _one_line(error)))
+        return record.freeze(Stop(StopReason.SETUP_ERROR, one_line(error)))
     except PolicyError as error:
-        return record.freeze(Stop(StopReason.POLICY_ERROR, _one_line(error)))
+        return record.freeze(Stop(StopReason.POLICY_ERROR, one_line(error)))
 
     with _closing(sandbox, record):
         try:
@@ -144,17 +144,17 @@ def rollout(
             with record.timing("sandbox"):
                 record.submission = sandbox.diff()
         except SandboxError as error:
-            stop = Stop(StopReason.SANDBOX_ERROR, _one_line(error))
+            stop = Stop(StopReason.SANDBOX_ERROR, one_line(error))
         except PolicyError as error:
-            stop = Stop(StopReason.POLICY_ERROR, _one_line(error))
+            stop = Stop(StopReason.POLICY_ERROR, one_line(error))
 
     gradable = stop.reason is StopReason.SUBMITTED or grade_unsubmitted
     if grader is not None and gradable and not stop.reason.excluded:
-        _grade(grader, record, retry_delays_s, cancel)
+        grade_episode(grader, record, retry_delays_s, cancel)
     return record.freeze(stop)
 
 
-def _grade(
+def grade_episode(
     grader: Grader,
     record: EpisodeRecord,
     retry_delays_s: Sequence[float],
@@ -170,7 +170,7 @@ def _grade(
                 cancel=cancel,
             )
     except SandboxError as error:
-        record.grading_error = _one_line(error)
+        record.grading_error = one_line(error)
 
 
 def retry_infrastructure(
@@ -198,7 +198,7 @@ def retry_infrastructure(
                 number,
                 len(delays_s) + 1,
                 delay_s,
-                _one_line(error),
+                one_line(error),
             )
             if wait(delay_s):
                 raise EpisodeCancelledError(what) from error
@@ -215,8 +215,8 @@ def _closing(sandbox: Sandbox, record: EpisodeRecord) -> Iterator[None]:
             with record.timing("sandbox"):
                 sandbox.close()
         except SandboxError as error:
-            logger.warning("close %s: %s", sandbox.sandbox_id, _one_line(error))
+            logger.warning("close %s: %s", sandbox.sandbox_id, one_line(error))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

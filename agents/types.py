@@ -103,6 +103,16 @@ class Timings(Record):
         return self.total_s - self.start_s - self.policy_s - self.sandbox_s - self.grading_s
 
 
+class BranchPoint(Record):
+    """Where an episode left another one, whose steps up to there it shares."""
+
+    parent_id: str
+    step: int
+    """Number of the parent's steps that were repeated before the first step of its own."""
+    repeated: bool = True
+    """Every repeated step gave what the parent's record says."""
+
+
 class Trajectory(Record):
     """One episode, whole."""
 
@@ -130,6 +140,8 @@ class Trajectory(Record):
     grading_error: str = ""
     """Why grading was tried and gave no reward: infrastructure, so the episode is excluded."""
     timings: Timings = Timings()
+    branch: BranchPoint | None = None
+    """None for an episode that began at its task's start state."""
     config: dict[str, Any] = Field(default_factory=dict)
     """The resolved limits, prompt set and sampling parameters of this episode."""
 

@@ -79,6 +79,15 @@ class DockerSandbox:
         self._check_open()
         return self._shell.run(command, timeout_s=timeout_s)
 
+    @property
+    def on_output(self) -> Callable[[bytes], None] | None:
+        """Hears what a command prints while it runs, from the thread that called `exec`."""
+        return self._shell.on_output
+
+    @on_output.setter
+    def on_output(self, listener: Callable[[bytes], None] | None) -> None:
+        self._shell.on_output = listener
+
     def read_file(self, path: str) -> bytes:
         """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large.
 

@@ -99,6 +99,15 @@ class FakeSandbox:
             return ExecResult(output=reply, exit_code=0, seconds=0.0)
         return reply or self._real().exec(command, timeout_s)
 
+    @property
+    def on_output(self) -> Callable[[bytes], None] | None:
+        """Hears what a command prints while it runs, from the thread that called `exec`."""
+        return self._real().shell.on_output
+
+    @on_output.setter
+    def on_output(self, listener: Callable[[bytes], None] | None) -> None:
+        self._real().shell.on_output = listener
+
     def read_file(self, path: str) -> bytes:
         self._check_open()
         file = Path(self._real().inside(path))
@@ -160,7 +169,7 @@ class _Folder:
             file = repository / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content.encode() if isinstance(content, str) else content)
-        self._shell = PersistentShell(
+        self.shell = PersistentShell(
             self,
             setup=task.shell_setup,
             workdir=str(repository),
@@ -187,7 +196,7 @@ class _Folder:
         return text
 
     def exec(self, command: str, timeout_s: float) -> ExecResult:
-        result = self._shell.run(self.inside(command), timeout_s=timeout_s)
+        result = self.shell.run(self.inside(command), timeout_s=timeout_s)
         return ExecResult(
             output=self._outside(result.output),
             exit_code=result.exit_code,
@@ -226,7 +235,7 @@ class _Folder:
     def close(self) -> None:
         if self._channel is not None:  # what its commands left running
             self.kill(shell_pid=self._channel.session, last_pid=0, signal="KILL")
-        self._shell.close()
+        self.shell.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -97,6 +98,15 @@ class NamespaceSandbox:
     def exec(self, command: str, *, timeout_s: float) -> ExecResult:
         self._check_open()
         return self._shell.run(command, timeout_s=timeout_s)
+
+    @property
+    def on_output(self) -> Callable[[bytes], None] | None:
+        """Hears what a command prints while it runs, from the thread that called `exec`."""
+        return self._shell.on_output
+
+    @on_output.setter
+    def on_output(self, listener: Callable[[bytes], None] | None) -> None:
+        self._shell.on_output = listener
 
     def read_file(self, path: str) -> bytes:
         """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class HeadTail:
-    """The first and the last bytes of a stream, in memory bounded by `limit`."""
+    """The first and the last bytes of a stream, in memory bounded by `limit`.
 
-    def __init__(self, limit: int) -> None:
+    `on_add` hears all of it as it comes.
+    """
+
+    def __init__(self, limit: int, on_add: Callable[[bytes], None] | None = None) -> None:
+        self._on_add = on_add
         self._half = max(1, limit // 2)
         self._head = bytearray()
         self._tail = bytearray()
         self.dropped = 0
 
     def add(self, content: bytes) -> None:
+        if self._on_add is not None and content:
+            self._on_add(content)
         room = self._half - len(self._head)
         if room > 0:
             self._head += content[:room]
@@ -36,3 +44,9 @@ class HeadTail:
             return (self._head + self._tail).decode("utf-8", "replace")
         tail = self._tail.decode("utf-8", "replace")
         return f"{head}\n[... {self.dropped} bytes cut ...]\n{tail}"
+
+
+def overlap(text: bytes, marker: bytes) -> int:
+    """How many of the last bytes of `text` may be the beginning of `marker`."""
+    longest = min(len(text), len(marker) - 1)
+    return next(n for n in range(longest, -1, -1) if text.endswith(marker[:n]))

@@ -21,11 +21,12 @@ import re
 import secrets
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from contextrl.envs.errors import SandboxError
-from contextrl.envs.output import HeadTail
+from contextrl.envs.output import HeadTail, overlap
 from contextrl.envs.types import ExecResult, Limit
 
 IDLE_POLL_S = 0.5
@@ -120,6 +121,7 @@ class PersistentShell:
         self._needs_setup = True
         self._started_before = False
         self._died: int | None = None
+        self.on_output: Callable[[bytes], None] | None = None  # hears it while it is printed
 
     def run(self, command: str, *, timeout_s: float) -> ExecResult:
         """The command has ended or was killed, and the shell is ready for the next one."""
@@ -128,7 +130,7 @@ class PersistentShell:
             return ExecResult(
                 output="bash: a command cannot hold a NUL byte\n", exit_code=2, seconds=0.0
             )
-        output = HeadTail(self._max_output_bytes)
+        output = HeadTail(self._max_output_bytes, self.on_output)
         if self._channel is not None and (pending := self._channel.receive(0.0)) is not None:
             output.add(pending)
             if not pending:  # killed since the last command, by a process in the background
@@ -208,9 +210,9 @@ class PersistentShell:
                 if at >= 0:
                     output.add(carry[:at])
                     return self._read_marker(carry[at + len(nonce) :])
-                keep = len(nonce) - 1
-                output.add(carry[:-keep])
-                carry = carry[-keep:]
+                keep = overlap(carry, nonce)
+                output.add(carry[: len(carry) - keep])
+                carry = carry[len(carry) - keep :]
             if time.monotonic() >= deadline:
                 output.add(carry)
                 return None

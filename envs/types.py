@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -148,6 +149,13 @@ class Sandbox(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class StreamingSandbox(Protocol):
+    """A sandbox that can also tell what a command prints before it has ended."""
+
+    on_output: Callable[[bytes], None] | None
 
 
 class SandboxProvider(Protocol):

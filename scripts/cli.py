@@ -63,6 +63,18 @@ def _probe() -> typer.Typer:
     return _single(probe)
 
 
+def _replay() -> typer.Typer:
+    from contextrl.scripts.cli_replay import replay
+
+    return _single(replay)
+
+
+def _view() -> typer.Typer:
+    from contextrl.scripts.cli_view import view
+
+    return _single(view)
+
+
 def _bench() -> typer.Typer:
     from contextrl.scripts.cli_bench import app
 
@@ -77,6 +89,8 @@ def _clean() -> typer.Typer:
 
 VERBS = {
     "rollout": Verb("Run a policy on tasks; save every trajectory and its reward.", _rollout),
+    "replay": Verb("Live through recorded runs again: look, re-execute, branch.", _replay),
+    "view": Verb("Write a run or a set of pairs as one page to share.", _view),
     "tasks": Verb("Build tasks from a package; validate and show task files.", _tasks),
     "mine": Verb("Turn trajectories into contrastive pairs.", _mine),
     "probe": Verb("Measure how often a model picks the supporting context.", _probe),

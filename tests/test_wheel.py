@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agents", "envs", "pairs", "scripts", "verl_ext")
-DATA_SUFFIXES = {".jinja", ".sh", ".toml", ".yaml", ".typed"}
+DATA_SUFFIXES = {".css", ".html", ".jinja", ".js", ".sh", ".toml", ".yaml", ".typed"}
 
 pytestmark = pytest.mark.slow
 

@@ -268,3 +268,11 @@ def test_nothing_of_a_fake_is_left_running(tiny_task):
         run(sandbox, "sleep 33.321 &")
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert "sleep 33.321" not in listed.stdout
+
+
+def test_output_can_be_heard_while_the_command_runs(sandbox):
+    heard = []
+    sandbox.on_output = lambda content: heard.append((content, time.monotonic()))
+    result = run(sandbox, "echo first; sleep 1; echo second")
+    assert b"".join(content for content, _ in heard).decode() == result.output == "first\nsecond\n"
+    assert heard[-1][1] - heard[0][1] > 0.5
