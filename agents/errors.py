@@ -31,3 +31,11 @@ class PromptTooLongError(AgentsError):
 
 class RunStoreError(AgentsError):
     """A run folder is missing, from another schema, or belongs to another configuration."""
+
+
+class ForeignRowError(AgentsError):
+    """A row of a public trajectory set is not in the shape of any format we read."""
+
+
+class ForeignFileError(AgentsError):
+    """A file of trajectories is missing, or is neither JSON, JSONL nor parquet."""

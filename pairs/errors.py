@@ -23,3 +23,11 @@ class OptionTokenError(PairsError):
 
 class PromptBudgetError(PairsError):
     """A rendered pair is longer than the budget and may not be trimmed further."""
+
+
+class SourceError(PairsError):
+    """A source of trajectories is missing, or what reads it is not installed."""
+
+
+class JudgeError(PairsError):
+    """The judge's endpoint cannot be used at all: no verdict, no bill."""

@@ -13,6 +13,18 @@ SCHEMA_VERSION = 1
 Letter = Literal["A", "B"]
 
 
+class Instance(Record):
+    """What a run worked on, as far as pairs ask: a `Task` without its image and tests."""
+
+    task_id: str
+    repo: str
+    base_commit: str
+    """Empty when nothing says: such a run pairs with no other."""
+    problem: str
+    gold_patch: str
+    """The reference fix against the start state; empty when nothing tells."""
+
+
 class TrajectoryContext(Record):
     """One side of an agentic pair: a run in which the patch can no longer be read."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contextrl.scripts.cli_mine_read import read
+
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.agents.types import Trajectory
     from contextrl.envs.types import Task
@@ -17,6 +19,8 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.types import Pair
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+app.command()(read)
 
 TRAIN, HELD_OUT = "train", "held-out"
 

@@ -1,0 +1,125 @@
+"""Tool calls in the text of a reply, and the one shell command that a reply stands for.
+
+Calls that a row keeps as JSON are written into the text in the form in which SWE-smith publishes
+them, so that everything later reads one form:
+
+    <function=str_replace_editor>
+    <parameter=path>/testbed/a.py</parameter>
+    </function>
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from contextrl.agents.errors import ForeignRowError
+
+Span = tuple[int, int]
+
+SHELLS = frozenset({"bash", "execute_bash", "shell", "terminal", "execute_ipython_cell"})
+_CALL = re.compile(r"<function=([\w.-]+)>")
+_END = "</function>"
+_PARAMETER = re.compile(r"<parameter=([\w.-]+)>")
+_PARAMETER_END = "</parameter>"
+_FENCE = re.compile(r"^```([\w+-]*)[ \t]*\r?$", re.MULTILINE)
+_SHELL_FENCES = frozenset({"bash", "sh", "shell", "mswea_bash_command"})
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call and where it stands in its text."""
+
+    name: str
+    arguments: Mapping[str, str]
+    span: Span
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    """Where each argument's value stands."""
+
+    @property
+    def command(self) -> str:
+        """As a shell would run it: SWE-agent installs its tools as commands of these names."""
+        if self.name in SHELLS:
+            return self.arguments.get("command", self.arguments.get("code", ""))
+        rest = dict(self.arguments)
+        words = [self.name, *(rest.pop(key) for key in ("command", "path") if key in rest)]
+        for key, value in rest.items():
+            words += [f"--{key}", *(value.strip("[]").split(", ") if key == _RANGE else [value])]
+        return shlex.join(words)
+
+
+_RANGE = "view_range"
+
+
+def tool_calls(text: str) -> list[ToolCall]:
+    """Every call in order. One that never closes ends with the text."""
+    calls = []
+    for found, limit in _until_next(_CALL, text, 0, len(text)):
+        end = text.rfind(_END, found.end(), limit)
+        stop = end if end >= 0 else limit
+        arguments, spans = {}, {}
+        for parameter, last in _until_next(_PARAMETER, text, found.end(), stop):
+            close = text.rfind(_PARAMETER_END, parameter.end(), last)
+            span = (parameter.end(), close if close >= 0 else last)
+            arguments[parameter[1]] = text[slice(*span)].strip("\n")
+            spans[parameter[1]] = span
+        whole = (found.start(), min(stop + len(_END), len(text)) if end >= 0 else stop)
+        calls.append(ToolCall(found[1], arguments, whole, spans))
+    return calls
+
+
+def command_of(text: str) -> str | None:
+    """The reply's command: its first call, else its last shell block, else its last bare block."""
+    calls = tool_calls(text)
+    if calls:
+        return calls[0].command
+    blocks = list(_blocks(text))
+    shells = [body for label, body in blocks if label in _SHELL_FENCES]
+    bare = [body for label, body in blocks if not label]
+    return next((body.strip("\n") for body in reversed(shells or bare)), None)
+
+
+def written_call(name: str, arguments: object) -> str:
+    """A JSON call in the text form above. Raises `ForeignRowError` if the arguments are no object.
+
+    Arguments that do not parse, as models sometimes write them, are kept as one `raw` argument.
+    """
+    if isinstance(arguments, str):
+        try:
+            parsed: Any = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            parsed = {"raw": arguments}
+    else:
+        parsed = arguments or {}
+    if not isinstance(parsed, dict):
+        raise ForeignRowError(
+            f"expected an object as arguments of {name}, found {type(parsed).__name__}"
+        )
+    lines = [f"<function={name}>"]
+    for key, value in parsed.items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"<parameter={key}>{shown}</parameter>")
+    return "\n".join([*lines, _END])
+
+
+def _until_next(
+    pattern: re.Pattern[str], text: str, start: int, stop: int
+) -> Iterator[tuple[re.Match[str], int]]:
+    """Each match with where the next one, or the text, begins."""
+    matches = list(pattern.finditer(text, start, stop))
+    ends = [*(each.start() for each in matches[1:]), stop]
+    return zip(matches, ends, strict=False)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(label, body) of fenced blocks; one that never closes ends with the text."""
+    at = 0
+    while (opening := _FENCE.search(text, at)) is not None:
+        closing = text.find("\n```", opening.end())
+        stop = closing if closing >= 0 else len(text)
+        yield opening[1].lower(), text[min(opening.end() + 1, stop) : stop]
+        at = stop + 4 if closing >= 0 else len(text)
