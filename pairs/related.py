@@ -22,82 +22,14 @@ from enum import StrEnum
 from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d{3,}")
-_STOP = frozenset(
-    [
-        "actual",
-        "all",
-        "also",
-        "and",
-        "any",
-        "are",
-        "been",
-        "behavior",
-        "behaviour",
-        "being",
-        "bug",
-        "but",
-        "can",
-        "class",
-        "code",
-        "def",
-        "description",
-        "does",
-        "doesn",
-        "error",
-        "example",
-        "expected",
-        "false",
-        "file",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "import",
-        "into",
-        "isn",
-        "issue",
-        "its",
-        "line",
-        "lines",
-        "more",
-        "none",
-        "not",
-        "only",
-        "print",
-        "problem",
-        "python",
-        "reproduce",
-        "return",
-        "self",
-        "should",
-        "steps",
-        "test",
-        "tests",
-        "than",
-        "that",
-        "the",
-        "then",
-        "there",
-        "they",
-        "this",
-        "true",
-        "use",
-        "used",
-        "using",
-        "version",
-        "was",
-        "what",
-        "when",
-        "where",
-        "which",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-    ]
-)
+_STOP_WORDS = """
+actual all also and any are been behavior behaviour being bug but can class code def
+description does doesn error example expected false file for from has have how import into isn
+issue its line lines more none not only print problem python reproduce return self should
+steps test tests than that the then there they this true use used using version was what when
+where which why will with would you
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 MAX_ISSUE_CHARS = 20_000
 
 
