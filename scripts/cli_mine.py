@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contextrl.scripts.cli_mine_audit import audit
 from contextrl.scripts.cli_mine_corpus import corpus
+from contextrl.scripts.cli_mine_judge import judge, review
 from contextrl.scripts.cli_mine_read import read
 from contextrl.scripts.cli_mine_tables import stage_table
 
@@ -24,6 +26,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 app.command()(read)
 app.command()(corpus)
+app.command()(audit)
+app.command()(judge)
+app.command()(review)
 
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -103,30 +108,6 @@ def pairs(
     typer.echo(stage_table(result.stages))
     for manifest, folder in zip(manifests, parts.values(), strict=True):
         typer.echo(f"{manifest.n_pairs} pairs in {folder}")
-
-
-@app.command()
-def audit(
-    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="Pair folder.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
-) -> None:
-    """Print how often one surface feature alone finds the supporting context."""
-    from contextrl.pairs.audit import audit as audit_pairs
-    from contextrl.pairs.store import read_pairs
-
-    report = audit_pairs(read_pairs(path)[:limit])
-    if json:
-        typer.echo(report.model_dump_json())
-        return
-    typer.echo(f"{report.n_pairs} pairs; each rule picks the option with ...")
-    for rule in report.rules:
-        share = rule.accuracy
-        flag = "  <- not chance" if rule.is_shortcut else ""
-        typer.echo(
-            f"  {rule.rule:<46} {share.mean:6.1%}  [{share.low:.1%}, {share.high:.1%}]"
-            f"  {rule.ties} ties{flag}"
-        )
 
 
 def _read_runs(folders: Sequence[Path]) -> Iterator[Trajectory]:
