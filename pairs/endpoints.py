@@ -170,7 +170,10 @@ def _first_token(choice: Any) -> dict[str, float]:
 
 def _asked_pause(error: Exception) -> float | None:
     """Seconds of a `Retry-After` header."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    # litellm keeps the server's headers beside a response of its own making.
+    headers = getattr(error, "litellm_response_headers", None) or (
+        getattr(getattr(error, "response", None), "headers", None) or {}
+    )
     try:
         return max(0.0, float(headers.get("retry-after", "")))
     except (TypeError, ValueError):

@@ -32,17 +32,18 @@ CHARS_PER_TOKEN = 3.5
 """Of code and English under current tokenizers, about; for the budget and the dry run's bill."""
 
 _PROMPT = """\
-You check training data. Below is a question that shows two debugging sessions, option A and option \
-B, and a patch that exactly one of them led to. The key says {letter}.
+You check training data. Below is a question that shows two debugging sessions, option A and
+option B, and a patch that exactly one of them led to. The key says {letter}.
 
 Answer VALID only if all of this holds:
 1. A careful reader can tell from what the sessions observed that {letter} led to the patch.
 2. The other session could not have led to it.
-3. Nothing but reading gives the answer away: no text of the patch is readable in either session, and \
-neither file names, lengths nor a closing statement alone decide it.
+3. Nothing but reading gives the answer away: no text of the patch is readable in either session,
+   and neither file names, lengths nor a closing statement alone decide it.
 Answer INVALID if one of these fails, UNCERTAIN if you cannot tell.
 
-Reply with one JSON object: {{"verdict": "VALID" | "INVALID" | "UNCERTAIN", "reason": "one sentence"}}
+Reply with one JSON object:
+{{"verdict": "VALID" | "INVALID" | "UNCERTAIN", "reason": "one sentence"}}
 
 ----- QUESTION -----
 {question}

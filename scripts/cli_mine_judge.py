@@ -96,7 +96,7 @@ def review(
     pairs: Annotated[Path, typer.Option(help="The pair folder that was judged.")],
     limit: Annotated[int | None, typer.Option(min=1, help="At most N pairs now.")] = None,
 ) -> None:
-    """Walk through the UNCERTAIN pairs: v valid, i invalid, s skip, q stop. Every answer is kept."""
+    """Walk through the UNCERTAIN pairs: v valid, i invalid, s skip, q stop; answers are kept."""
     from contextrl.pairs.review import add_reviewed, decide, open_reviews, show
     from contextrl.pairs.store import read_pairs
 
