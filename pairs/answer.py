@@ -43,5 +43,6 @@ def mentions(files: Iterable[str], messages: Iterable[Message]) -> bool:
     Exports of public sets have joined runs with the patches of other repositories: such a run
     never names a file of its patch.
     """
-    ends = {"/".join(PurePosixPath(file).parts[-2:]) for file in files}
-    return any(end in message.content for message in messages for end in ends)
+    ends = sorted({re.escape("/".join(PurePosixPath(file).parts[-2:])) for file in files})
+    named = re.compile(rf"(?<![\w.-])(?:{'|'.join(ends)})")
+    return any(named.search(message.content) for message in messages)

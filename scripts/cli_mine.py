@@ -11,6 +11,7 @@ import typer
 
 from contextrl.scripts.cli_mine_audit import audit
 from contextrl.scripts.cli_mine_corpus import corpus
+from contextrl.scripts.cli_mine_export import export
 from contextrl.scripts.cli_mine_judge import judge, review
 from contextrl.scripts.cli_mine_read import read
 from contextrl.scripts.cli_mine_tables import stage_table
@@ -29,6 +30,7 @@ app.command()(corpus)
 app.command()(audit)
 app.command()(judge)
 app.command()(review)
+app.command()(export)
 
 TRAIN, HELD_OUT = "train", "held-out"
 

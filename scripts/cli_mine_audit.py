@@ -28,12 +28,19 @@ def audit(
 
     from contextrl.pairs.audit import audit as audit_pairs
     from contextrl.pairs.cascade import StageCount
-    from contextrl.pairs.shortcuts import MIN_PAIRS, shortcut_audit, without_shortcuts
+    from contextrl.pairs.errors import PairsError
+    from contextrl.pairs.shortcuts import shortcut_audit, without_shortcuts
     from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
 
     pairs = read_pairs(path)[:limit]
     rules = audit_pairs(pairs)
-    report = shortcut_audit(pairs, seed=seed) if len(pairs) >= MIN_PAIRS else None
+    report, why_not = None, ""
+    try:
+        report = shortcut_audit(pairs, seed=seed)
+    except PairsError as error:  # a small set still has its rules
+        why_not = str(error)
+        if out is not None:
+            raise
     if json:
         both = {
             "rules": rules.model_dump(mode="json"),
@@ -42,9 +49,7 @@ def audit(
         typer.echo(dumps(both))
     else:
         typer.echo(_rules(rules))
-        typer.echo(
-            _classifiers(report) if report else f"fewer than {MIN_PAIRS} pairs: no classifier"
-        )
+        typer.echo(_classifiers(report) if report else f"no classifiers: {why_not}")
     if out is not None and report is not None:
         manifest = read_manifest(path)
         kept = without_shortcuts(pairs, report)
