@@ -101,6 +101,10 @@ def _patch_in_issue(pair: Pair, context: TrajectoryContext) -> float:
     return _overlap(set(_IDENTIFIER.findall(pair.answer)), context.question)
 
 
+def _file_mentions(pair: Pair, context: TrajectoryContext) -> float:
+    return float(_text(context).count(pair.provenance.file.rpartition("/")[2]))
+
+
 def _issue_chars(pair: Pair, context: TrajectoryContext) -> float:
     return float(len(context.question))
 
@@ -112,6 +116,7 @@ FEATURES: dict[str, Feature] = {
     "longer issue": _issue_chars,
     "more steps": _steps,
     "more masks": _masks,
+    "more mentions of the patched file": _file_mentions,
     "more words of failure": _failure_words,
     "more words of success": _success_words,
     "more of the patch's identifiers": _patch_in_context,

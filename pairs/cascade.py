@@ -10,16 +10,15 @@ different wrong line, and the line that the answer removes can be read in the po
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 
 from contextrl.agents.types import Trajectory
 from contextrl.envs.types import Record, Task
+from contextrl.pairs.caps import Candidate, Caps, Function, within
 from contextrl.pairs.errors import PairsError
 from contextrl.pairs.evidence import (
     PairStage,
@@ -39,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 MINER = "cascade/1"
 
-Function = tuple[str, str, str, str]
-"""Repository, base commit, file, qualified name."""
-
 
 class StageCount(Record):
     """How many came to a stage and how many went on."""
@@ -57,33 +53,6 @@ class MiningResult(Record):
     pairs: tuple[Pair, ...]
     """Sorted by id."""
     stages: tuple[StageCount, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caps:
-    """No function, file, run or couple of bugs may dominate the set."""
-
-    per_function: int = 64
-    per_file: int = 512
-    per_trajectory: int = 8
-    """On either side of a pair."""
-    per_bug_couple: int = 2
-    """Pairs with the same (positive task, negative task)."""
-    limit: int | None = None
-    """Pairs in all."""
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"caps.{name} must be positive, got {value}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    positive: Run
-    negative: Run
-    function: Function
 
 
 def mine(
@@ -106,10 +75,10 @@ def mine(
         ("same file", [run.files for run in runs]),
         ("same function", [run.functions for run in runs]),
     ):
-        stages.append(StageCount(name=name, unit="pairs", seen=count, kept=_sharing(keys)))
+        stages.append(StageCount(name=name, unit="pairs", seen=count, kept=sharing(keys)))
         count = stages[-1].kept
 
-    candidates: list[_Candidate] = []
+    candidates: list[Candidate[Run]] = []
     lost: Counter[PairStage] = Counter()
     for function, group in _by_function(runs):
         evidence = cache(gather)  # per function, so that masked texts do not pile up
@@ -121,13 +90,15 @@ def mine(
             elif (stage := rejection(evidence(positive), evidence(negative))) is not None:
                 lost[stage] += 1
             else:
-                candidates.append(_Candidate(positive, negative, function))
+                candidates.append(Candidate(positive, negative, function))
     for pair_stage in PairStage:
         kept = count - lost[pair_stage]
         stages.append(StageCount(name=pair_stage, unit="pairs", seen=count, kept=kept))
         count = kept
 
-    chosen = _within(caps or Caps(), candidates, seed)
+    chosen = within(
+        caps or Caps(), candidates, seed, key=lambda each: pair_id_of(each.positive, each.negative)
+    )
     stages.append(StageCount(name="within the caps", unit="pairs", seen=count, kept=len(chosen)))
     for each in stages:
         logger.info("%s: kept %d/%d %s", each.name, each.kept, each.seen, each.unit)
@@ -172,7 +143,7 @@ def _runs(
     return list(runs.values()), stages
 
 
-def _sharing(keys: Sequence[frozenset[Hashable]]) -> int:
+def sharing(keys: Sequence[frozenset[Hashable]]) -> int:
     """Ordered pairs of runs that have a key in common, without going through the pairs."""
     classes = Counter(keys)
     by_key: defaultdict[Hashable, list[frozenset[Hashable]]] = defaultdict(list)
@@ -191,48 +162,3 @@ def _by_function(runs: Sequence[Run]) -> list[tuple[Function, list[Run]]]:
         for function in run.functions:
             groups[function].append(run)
     return sorted(groups.items(), key=lambda item: item[0])
-
-
-def _within(caps: Caps, candidates: Sequence[_Candidate], seed: int) -> list[_Candidate]:
-    """A seeded choice that goes round the functions and takes both orders of a couple together.
-
-    With both orders in the set each context is right as often as wrong, so nothing that depends
-    on one context alone (its length, its outcome) predicts the label.
-    """
-    couples: defaultdict[tuple[Function, str], list[_Candidate]] = defaultdict(list)
-    for candidate in sorted(candidates, key=lambda c: pair_id_of(c.positive, c.negative)):
-        couples[candidate.function, _couple_digest(candidate, seed)].append(candidate)
-    turn: Counter[Function] = Counter()
-    ranked = []
-    for (function, digest), group in sorted(couples.items(), key=lambda item: item[0][1]):
-        ranked.append((turn[function], digest, group))
-        turn[function] += 1
-    used: Counter[Hashable] = Counter()
-    chosen: list[_Candidate] = []
-    for _, _, group in sorted(ranked, key=lambda item: item[:2]):
-        for candidate in group:
-            limits = _limits(candidate, caps)
-            if all(used[key] < most for key, most in limits.items()):
-                used.update(limits.keys())
-                chosen.append(candidate)
-    return chosen
-
-
-def _limits(candidate: _Candidate, caps: Caps) -> dict[Hashable, int]:
-    positive, negative = candidate.positive, candidate.negative
-    limits: dict[Hashable, int] = {
-        ("function", candidate.function): caps.per_function,
-        ("file", candidate.function[:3]): caps.per_file,
-        ("trajectory", positive.trajectory.trajectory_id): caps.per_trajectory,
-        ("trajectory", negative.trajectory.trajectory_id): caps.per_trajectory,
-        ("bugs", positive.task.task_id, negative.task.task_id): caps.per_bug_couple,
-    }
-    if caps.limit is not None:
-        limits["all"] = caps.limit
-    return limits
-
-
-def _couple_digest(candidate: _Candidate, seed: int) -> str:
-    sides = (candidate.positive, candidate.negative)
-    first, second = sorted(run.trajectory.trajectory_id for run in sides)
-    return hashlib.sha256(f"{seed}\0{first}\0{second}".encode()).hexdigest()

@@ -15,14 +15,14 @@ from contextrl.pairs.diffs import Region, patch_lines, touched_files, touched_re
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.masking import Fingerprint, MaskedRun, fingerprint, leaked_line, mask_run
 from contextrl.pairs.normal import NormalText, is_distinctive, normal, shown_lines
-from contextrl.pairs.types import Pair, Provenance, TrajectoryContext
+from contextrl.pairs.types import Instance, Pair, Provenance, TrajectoryContext
 
 _form = lru_cache(maxsize=65536)(normal)
 
 QUESTION = "Which of the two runs led to this patch?"
 
 AnswerFrom = Literal["submission", "gold"]
-ReadTaskSource = Callable[[Task, str], str | None]
+ReadTaskSource = Callable[[Task | Instance, str], str | None]
 """(task, path) -> the file at the task's commit, for names by syntax tree; None if not at hand."""
 
 
@@ -50,7 +50,7 @@ class Run:
     """A trajectory, what its task is about, and the patch it stands for."""
 
     trajectory: Trajectory
-    task: Task
+    task: Task | Instance
     regions: tuple[Region, ...]
     answer: str
     answer_from: AnswerFrom
@@ -59,6 +59,14 @@ class Run:
     """Repository, base commit, file, qualified name."""
     change: tuple[tuple[str, ...], ...]
     """What the reference fix does, so that two tasks with one bug are known as such."""
+
+    @property
+    def trajectory_id(self) -> str:
+        return self.trajectory.trajectory_id
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
 
     @property
     def commit(self) -> tuple[str, str]:
@@ -226,7 +234,7 @@ def _episode(trajectory: Trajectory) -> tuple[Message, ...]:
     return trajectory.messages[start:]
 
 
-def _patches(trajectory: Trajectory, task: Task) -> tuple[str, ...]:
+def _patches(trajectory: Trajectory, task: Task | Instance) -> tuple[str, ...]:
     return tuple(patch for patch in (trajectory.submission, task.gold_patch) if patch.strip())
 
 

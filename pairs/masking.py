@@ -1,10 +1,11 @@
 """Make the patch unreadable in a run, and prove that it is.
 
-Three passes over each message. The text of edit commands goes (edits.py), whole diffs go, and then
-every place where an added line of the run's own patches can still be read: an editor's echo, a
-later view of the edited file, a closing summary. Views, test output, errors and reasoning stay.
+Three passes over each message. The text of edits goes (edits.py, tool_edits.py), whole diffs go,
+and then every place where an added line of the run's own patches can still be read: an editor's
+echo, a later view of the edited file, a closing summary, there also when it quotes a piece of the
+line. Views, test output, errors and reasoning stay.
 
-What this cannot see: a fix told in words, or by less than a whole line of it. Lines under
+What this cannot see: a fix told in words, or a piece of a line outside inline code. Lines under
 `normal.MIN_DISTINCTIVE` characters (`else:`, `pass`, `i += 1`) are only looked for in a patch that
 adds nothing longer.
 """
@@ -17,15 +18,21 @@ from dataclasses import dataclass
 
 from contextrl.agents.types import Message
 from contextrl.pairs.diffs import patch_lines, touched_files
-from contextrl.pairs.edits import command_spans, edit_spans
 from contextrl.pairs.errors import LeakError, PatchError
 from contextrl.pairs.normal import NormalText, Span, is_distinctive, merge, normal, replace
+from contextrl.pairs.tool_edits import reply_edit_spans
 
 MASK = "<PATCH_MASKED>"
 
 MAX_ADDED_LINES = 2000
 """Each is searched for in every message: this bounds the work per character of text."""
 
+MIN_FRAGMENT = 10
+"""Characters of normal form; a shorter quote (`x is None`) may be anybody's."""
+
+_INLINE_CODE = re.compile(r"(?<!`)`([^`\n]{1,400})`(?!`)")
+_NAME = re.compile(r"[\w.]+")
+_OPEN_FILE = re.compile(r"^\(Open file: (.+?)\)\r?$", re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]?")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _DIFF_HEADERS = (
@@ -50,6 +57,8 @@ class Fingerprint:
     """The added lines by which a patch is known."""
 
     lines: tuple[_AddedLine, ...]
+    kept: frozenset[str] = frozenset()
+    """Normal forms of the lines that the patch removes or leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,8 @@ def fingerprint(*patches: str) -> Fingerprint:
                 tuple(host for host in kept if form in host) if form in everything else (),
             )
             for form, line in telling.items()
-        )
+        ),
+        frozenset(kept),
     )
 
 
@@ -122,13 +132,16 @@ def mask_run(messages: Sequence[Message], patches: Iterable[str]) -> MaskedRun:
     mark = fingerprint(*patches)
     files = sorted({file for patch in patches for file in touched_files(patch)})
     masked, count, first_edit = [], 0, len(messages)
+    open_file: str | None = None  # SWE-agent's line editor works on it
     for index, message in enumerate(messages):
         spans = readable(mark, NormalText(message.content))
         if message.role == "assistant":
-            edits = _edits(message.content, files)
+            edits = reply_edit_spans(message.content, files, open_file)
             if edits:
                 first_edit = min(first_edit, index)
-            spans += edits
+            spans += edits + fragment_spans(mark, message.content)
+        else:
+            open_file = next((f[1] for f in _OPEN_FILE.finditer(message.content)), open_file)
         spans = _bridged(message.content, [*spans, *diff_spans(message.content)])
         count += len(spans)
         content = replace(message.content, spans, MASK) if spans else message.content
@@ -187,19 +200,30 @@ def diff_spans(text: str) -> list[Span]:
             if begins >= 0:
                 in_diff, start = True, at + raw.find("diff --git ")
             else:
-                in_diff = line.startswith(_DIFF_HEADERS if in_diff else ("--- a/", "+++ b/"))
+                in_diff = line.startswith(
+                    (*_DIFF_HEADERS, "\\ No newline") if in_diff else ("--- a/", "+++ b/")
+                )
         if in_diff:
             spans.append((start, min(end, len(text))))
         at = end
     return spans
 
 
-def _edits(reply: str, files: Sequence[str]) -> list[Span]:
-    return [
-        (start + first, start + last)
-        for start, end in command_spans(reply)
-        for first, last in edit_spans(reply[start:end], files)
-    ]
+def fragment_spans(mark: Fingerprint, reply: str) -> list[Span]:
+    """Inline code of a reply that is a piece of an added line and of no line that was there.
+
+    Closing summaries quote the fix by less than a whole line: `x = max(a, b)` as `max(a, b)`.
+    """
+    spans = []
+    for found in _INLINE_CODE.finditer(reply):
+        form = normal(found[1])
+        if len(form) < MIN_FRAGMENT or _NAME.fullmatch(form):
+            continue  # a name alone is in the issue or in the code as often as not
+        if any(
+            form in line.form and not any(form in host for host in mark.kept) for line in mark.lines
+        ):
+            spans.append(found.span(1))
+    return spans
 
 
 def _bridged(text: str, spans: Iterable[Span]) -> list[Span]:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -48,7 +48,7 @@ class PairManifest(Record):
 
 def write_pairs(
     folder: Path,
-    pairs: Sequence[Pair],
+    pairs: Iterable[Pair],
     *,
     miner: str,
     seed: int,
@@ -67,10 +67,23 @@ def write_pairs(
         raise PairFileError(
             f"expected no pairs in {folder}, found a complete set; pass --overwrite or another path"
         )
-    body = "".join(pair.model_dump_json() + "\n" for pair in pairs).encode()
+    digest, n_pairs = hashlib.sha256(), 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal n_pairs
+        for pair in pairs:
+            line = (pair.model_dump_json() + "\n").encode()
+            digest.update(line)
+            n_pairs += 1
+            yield line
+
+    with _named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        _write_whole(folder / PAIRS, lines())
     manifest = PairManifest(
-        n_pairs=len(pairs),
-        pairs_sha256=hashlib.sha256(body).hexdigest(),
+        n_pairs=n_pairs,
+        pairs_sha256=digest.hexdigest(),
         miner=miner,
         seed=seed,
         style=style,
@@ -79,10 +92,7 @@ def write_pairs(
         split=split,
     )
     with _named(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        _write_whole(folder / PAIRS, body)
-        _write_whole(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+        _write_whole(folder / MANIFEST, [(manifest.model_dump_json(indent=2) + "\n").encode()])
     return manifest
 
 
@@ -160,11 +170,11 @@ def source_file(path: Path) -> SourceFile:
     return SourceFile(path=str(path), sha256=digest.hexdigest())
 
 
-def _write_whole(path: Path, body: bytes) -> None:
+def _write_whole(path: Path, blocks: Iterable[bytes]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(body)
+            stream.writelines(blocks)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)

@@ -50,6 +50,10 @@ class Provenance(Record):
     """How `function` was found."""
     answer_from: Literal["submission", "gold", "unknown"] = "unknown"
     """`submission` when the positive run resolved its task, else the task's reference fix."""
+    issue_similarity: float | None = None
+    """Cosine of the two issues' word sets (related.py); None where it was not asked."""
+    other_commit: str = ""
+    """The negative's base commit where it is not `base_commit`: fit to look at, not to train on."""
     miner: str
     """Name and version of the rule that made the pair."""
 

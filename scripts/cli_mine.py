@@ -9,18 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contextrl.scripts.cli_mine_audit import audit
+from contextrl.scripts.cli_mine_corpus import corpus
+from contextrl.scripts.cli_mine_export import export
+from contextrl.scripts.cli_mine_judge import judge, review
 from contextrl.scripts.cli_mine_read import read
+from contextrl.scripts.cli_mine_tables import stage_table
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.agents.types import Trajectory
     from contextrl.envs.types import Task
-    from contextrl.pairs.cascade import MiningResult, StageCount
+    from contextrl.pairs.cascade import MiningResult
     from contextrl.pairs.evidence import ReadTaskSource
-    from contextrl.pairs.types import Pair
+    from contextrl.pairs.types import Instance, Pair
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 app.command()(read)
+app.command()(corpus)
+app.command()(audit)
+app.command()(judge)
+app.command()(review)
+app.command()(export)
 
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -102,36 +112,6 @@ def pairs(
         typer.echo(f"{manifest.n_pairs} pairs in {folder}")
 
 
-@app.command()
-def audit(
-    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="Pair folder.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
-) -> None:
-    """Print how often one surface feature alone finds the supporting context."""
-    from contextrl.pairs.audit import audit as audit_pairs
-    from contextrl.pairs.store import read_pairs
-
-    report = audit_pairs(read_pairs(path)[:limit])
-    if json:
-        typer.echo(report.model_dump_json())
-        return
-    typer.echo(f"{report.n_pairs} pairs; each rule picks the option with ...")
-    for rule in report.rules:
-        share = rule.accuracy
-        flag = "  <- not chance" if rule.is_shortcut else ""
-        typer.echo(
-            f"  {rule.rule:<46} {share.mean:6.1%}  [{share.low:.1%}, {share.high:.1%}]"
-            f"  {rule.ties} ties{flag}"
-        )
-
-
-def stage_table(stages: Sequence[StageCount]) -> str:
-    """One line per stage: kept/seen, unit, name."""
-    lines = [f"  {each.kept:>9}/{each.seen:<9} {each.unit:<6} {each.name}" for each in stages]
-    return "\n".join([f"  {'kept':>9}/{'seen':<9} {'of':<6} stage", *lines])
-
-
 def _read_runs(folders: Sequence[Path]) -> Iterator[Trajectory]:
     """Ids get their folder's place in front when there are several: they are unique per run."""
     from contextrl.agents.store import read_trajectories
@@ -172,7 +152,7 @@ def _reader(root: Path) -> ReadTaskSource:
     """Files below `root` and nowhere else: the paths come from patches, which nobody checked."""
     root = root.resolve()
 
-    def read(task: Task, path: str) -> str | None:
+    def read(task: Task | Instance, path: str) -> str | None:
         file = (root / path).resolve()
         if not file.is_relative_to(root) or not file.is_file():
             return None

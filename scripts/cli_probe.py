@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +16,10 @@ import typer
 if TYPE_CHECKING:  # what these import would slow `contextrl probe --help` down
     from contextrl.pairs.intervals import Share
     from contextrl.pairs.probe import ProbeReport
+    from contextrl.pairs.probe_tables import ProbeTables
+    from contextrl.pairs.released import ReleasedPair
+    from contextrl.pairs.render import PairPromptStyle
+    from contextrl.pairs.types import Pair
 
 
 class Style(StrEnum):
@@ -34,6 +41,16 @@ def probe(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Ask MODEL at this OpenAI-compatible server.")
+    ] = None,
+    api_key_env: Annotated[
+        str, typer.Option(help="Environment variable that holds the server's key.")
+    ] = "OPENAI_API_KEY",
+    samples: Annotated[
+        int, typer.Option(min=1, help="Replies per prompt if the server hides log-probabilities.")
+    ] = 1,
+    plot: Annotated[Path | None, typer.Option(help="Write accuracies and margins as PNG.")] = None,
     json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
 ) -> None:
     """Measure how often a model picks the supporting context."""
@@ -52,6 +69,14 @@ def probe(
     released = [pair for pair in read if isinstance(pair, ReleasedPair)]
     own = [pair for pair in read if isinstance(pair, Pair)]
 
+    by_id = {pair.pair_id: pair for pair in own}
+    if base_url is not None:
+        report = _ask_server(
+            [*own, *released], chosen, model, base_url, api_key_env, samples, max_tokens
+        )
+        _say(report, by_id, model, plot, json)
+        return
+
     from contextrl.verl_ext.scorer_hf import HFPairScorer
 
     scorer = HFPairScorer.from_pretrained(model, batch_size=batch_size)
@@ -68,7 +93,100 @@ def probe(
         report = probe_pairs(
             own, scorer, scorer.tokenizer, chosen, max_tokens=max_tokens, on_progress=_progress
         )
-    typer.echo(report.model_dump_json() if json else table(report))
+    _say(report, by_id, model, plot, json)
+
+
+def _ask_server(
+    pairs: Sequence[Pair | ReleasedPair],
+    style: PairPromptStyle,
+    model: str,
+    base_url: str,
+    api_key_env: str,
+    samples: int,
+    max_tokens: int | None,
+) -> ProbeReport:
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no download when imported
+    from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
+    from contextrl.pairs.errors import PromptBudgetError
+    from contextrl.pairs.judge import CHARS_PER_TOKEN
+    from contextrl.pairs.probe_endpoint import probe_endpoint
+    from contextrl.pairs.render import render
+    from contextrl.pairs.types import Order, Pair
+
+    def count(text: str) -> int:
+        return int(len(text) / CHARS_PER_TOKEN) + 1
+
+    rendered = []
+    over_budget = 0
+    for pair in pairs:
+        if not isinstance(pair, Pair):
+            rendered.append(pair.rendered(style.prefill))
+            continue
+        try:
+            rendered += [
+                render(
+                    pair,
+                    order,
+                    style,
+                    max_tokens=max_tokens,
+                    count_tokens=count if max_tokens is not None else None,
+                )
+                for order in Order
+            ]
+        except PromptBudgetError:
+            over_budget += 1
+    endpoint = LiteLLMEndpoint(
+        EndpointSettings(
+            model=model if "/" in model else f"openai/{model}",
+            base_url=base_url,
+            api_key=os.environ.get(api_key_env) or "none",
+            temperature=0.0 if samples == 1 else 1.0,
+        )
+    )
+    return probe_endpoint(
+        rendered,
+        endpoint,
+        style_name=style.name,
+        samples=samples,
+        over_budget=over_budget,
+        on_progress=_progress,
+    )
+
+
+def _say(
+    report: ProbeReport, pairs: Mapping[str, Pair], model: str, plot: Path | None, json: bool
+) -> None:
+    from contextrl.pairs.probe_tables import tables
+
+    beside = tables(report, pairs)
+    if json:
+        whole = report.model_dump(mode="json") | {"tables": beside.model_dump(mode="json")}
+        typer.echo(dumps(whole))
+    else:
+        typer.echo(table(report))
+        typer.echo(groups(beside, model, report.accuracy))
+    if plot is not None:
+        from contextrl.scripts.probe_plot import draw
+
+        draw(plot, model, report, beside)
+
+
+def groups(beside: ProbeTables, model: str, accuracy: Share) -> str:
+    """Domain, length, margins, and the published figures with this model among them."""
+    lines = []
+    for title, found in (("by domain", beside.by_domain), ("by length", beside.by_length)):
+        lines += [title] if found else []
+        lines += [
+            f"  {each.name:<40}{_share(each.accuracy)}  n={each.accuracy.n}" for each in found
+        ]
+    lines.append("margins, nats")
+    lines += [f"  {name:<16}{count:>6}" for name, count in beside.histogram.items() if count]
+    lines.append("beside the published agentic accuracies (other pairs, so no ranking)")
+    ranked = {**beside.published, f"{model} (this run)": accuracy.mean}
+    lines += [
+        f"  {name:<48}{value:6.1%}" for name, value in sorted(ranked.items(), key=lambda i: -i[1])
+    ]
+    return "\n".join(lines)
 
 
 def table(report: ProbeReport) -> str:

@@ -27,7 +27,9 @@ _END = "</function>"
 _PARAMETER = re.compile(r"<parameter=([\w.-]+)>")
 _PARAMETER_END = "</parameter>"
 _FENCE = re.compile(r"^```([\w+-]*)[ \t]*\r?$", re.MULTILINE)
-_SHELL_FENCES = frozenset({"bash", "sh", "shell", "mswea_bash_command"})
+_SHELL_BLOCK = re.compile(
+    r"^```(?:bash|sh|shell|mswea_bash_command)[ \t]*\r?\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,8 @@ def command_of(text: str) -> str | None:
     calls = tool_calls(text)
     if calls:
         return calls[0].command
-    blocks = list(_blocks(text))
-    shells = [body for label, body in blocks if label in _SHELL_FENCES]
-    bare = [body for label, body in blocks if not label]
-    return next((body.strip("\n") for body in reversed(shells or bare)), None)
+    found = _SHELL_BLOCK.findall(text) or [body for label, body in _blocks(text) if not label]
+    return found[-1].strip("\n") if found else None
 
 
 def written_call(name: str, arguments: object) -> str:
@@ -121,5 +121,5 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
     while (opening := _FENCE.search(text, at)) is not None:
         closing = text.find("\n```", opening.end())
         stop = closing if closing >= 0 else len(text)
-        yield opening[1].lower(), text[min(opening.end() + 1, stop) : stop]
+        yield opening[1], text[min(opening.end() + 1, stop) : stop]
         at = stop + 4 if closing >= 0 else len(text)

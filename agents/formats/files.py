@@ -77,6 +77,8 @@ def rows(path: Path, wanted: Collection[int] | None = None) -> Iterator[RowAt]:
 def _json(path: Path, wanted: Collection[int] | None) -> Iterator[RowAt]:
     with _opened(path) as stream:
         first = _line(stream, path)
+        if not first:
+            return
         if first.lstrip().startswith(b"[") or not _is_row(first):
             yield from _document(path, first + stream.read(MAX_ROW_BYTES), wanted)
             return

@@ -251,7 +251,7 @@ def _run(
         steps=steps_of(messages),
         stop_reason=_stop(exit_status),
         stop_detail=exit_status,
-        submission=submission,
+        submission=_unix(submission),
         reward=reward,
     )
     return ForeignRun(
@@ -261,6 +261,12 @@ def _run(
         base_commit=str(row.get("base_commit") or commit),
         problem=issue_in(messages),
     )
+
+
+def _unix(patch: str) -> str:
+    """OpenHands reads patches from a terminal, which ends every line, headers too, with CR LF."""
+    head = patch.partition("\n")[0]
+    return patch.replace("\r\n", "\n") if head.endswith("\r") else patch
 
 
 def _stop(exit_status: str) -> StopReason:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -169,3 +177,93 @@ def tokenizer():
     fast.add_tokens(["<think>", "</think>"])
     fast.chat_template = TEMPLATE
     return fast
+
+
+class ChatServer:
+    """`reply(prompt)` gives the text; `faults` are played first, one per request."""
+
+    def __init__(self, reply: Callable[[str], str]) -> None:
+        self.reply = reply
+        self.faults: deque[str] = deque()
+        self.prompts: list[str] = []
+        self.letters: Callable[[str], dict[str, float]] | None = None
+        """Prompt -> log-probabilities of the first token; None hides them."""
+        self.lock = threading.Lock()
+        self.url = ""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        size = int(request.headers["content-length"])
+        body = json.loads(request.rfile.read(size))
+        prompt = body["messages"][-1]["content"]
+        with self.lock:
+            fault = self.faults.popleft() if self.faults else ""
+            self.prompts.append(prompt)
+        if fault == "stall":
+            time.sleep(3)
+            return
+        if fault:
+            code, _, pause = fault.partition(" ")
+            self.send(request, int(code), {"error": {"message": "no"}}, pause)
+            return
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": self.reply(prompt)},
+        }
+        if body.get("logprobs") and self.letters is not None:
+            top = [
+                {"token": token, "logprob": value, "bytes": None}
+                for token, value in self.letters(prompt).items()
+            ]
+            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+        self.send(
+            request,
+            200,
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "m",
+                "choices": [choice],
+                "usage": usage,
+            },
+        )
+
+    def send(
+        self, request: BaseHTTPRequestHandler, code: int, body: dict[str, Any], pause: str = ""
+    ) -> None:
+        data = json.dumps(body).encode()
+        request.send_response(code)
+        request.send_header("content-type", "application/json")
+        request.send_header("content-length", str(len(data)))
+        if pause:
+            request.send_header("retry-after", pause)
+        request.end_headers()
+        request.wfile.write(data)
+
+
+@contextmanager
+def _chat_server(reply: Callable[[str], str]) -> Iterator[ChatServer]:
+    server = ChatServer(reply)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            server.answer(self)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server.url = f"http://127.0.0.1:{http.server_port}/v1"
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chat_server():
+    """`with chat_server(reply) as server:` a real HTTP server on a free port of this machine."""
+    return _chat_server

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from contextrl.agents.types import Message
 from contextrl.pairs.audit import audit
+from contextrl.pairs.errors import PairsError
+from contextrl.pairs.shortcuts import GroupBy, shortcut_audit, without_shortcuts
 
 
 def longer(context):
@@ -31,6 +35,47 @@ def test_a_planted_shortcut_is_found_and_listed_first(make):
     assert report.rules[0].is_shortcut
     turned = [p.model_copy(update={"positive": p.negative, "negative": p.positive}) for p in rigged]
     assert result(audit(turned), "longer context").is_shortcut
+
+
+def spread(pair, n):
+    """Copies of a pair in three made-up repositories."""
+    return [
+        pair.model_copy(
+            update={
+                "pair_id": f"{number:04}",
+                "provenance": pair.provenance.model_copy(update={"repo": f"a/{number % 3}"}),
+            }
+        )
+        for number in range(n)
+    ]
+
+
+def test_classifiers_win_by_a_planted_shortcut_and_the_set_can_be_filtered(make):
+    pytest.importorskip("sklearn")
+    pair = make.mined()[0]
+    rigged = spread(pair.model_copy(update={"positive": longer(pair.positive)}), 30)
+    report = shortcut_audit(rigged)
+    assert (report.grouped_by, report.groups) == (GroupBy.REPOSITORY, 3)
+    assert report.classifiers[0].beats_chance
+    assert len(report.solved) == 30
+    assert without_shortcuts(rigged, report) == ()
+
+
+def test_classifiers_are_at_chance_on_pairs_in_both_directions(make):
+    pytest.importorskip("sklearn")
+    first, second = make.mined()
+    pairs = [
+        *spread(first, 15),
+        *(p.model_copy(update={"pair_id": p.pair_id + "b"}) for p in spread(second, 15)),
+    ]
+    report = shortcut_audit(pairs)
+    assert not report.classifiers[-1].accuracy.low > 0.6
+    assert report.share_a.mean == 0.5
+
+
+def test_a_handful_of_pairs_cannot_be_audited(make):
+    with pytest.raises(PairsError, match="at least 8 pairs"):
+        shortcut_audit(make.mined())
 
 
 def test_no_pairs_say_nothing():

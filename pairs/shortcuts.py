@@ -1,0 +1,172 @@
+"""Could a classifier that never reads pick the supporting context? And for which pairs?
+
+One logistic regression and one small forest on the surface features of audit.py, as differences
+between the two contexts, so that neither can use which side is which. Cross-validation never has a
+group (a repository; a file or function when there are too few) on both sides. Every pair is judged
+by models that did not see its group; "solved with confidence" means the right context at
+`CONFIDENT` probability or more under the better of the two.
+
+With both orders of a couple in the set no feature of one context alone can score: what remains are
+features of (patch, context), such as identifier overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from contextrl.envs.types import Record
+from contextrl.pairs.audit import FEATURES
+from contextrl.pairs.errors import PairsError
+from contextrl.pairs.intervals import Share, wilson
+from contextrl.pairs.render import orders
+from contextrl.pairs.types import Order, Pair
+
+CONFIDENT = 0.9
+MAX_FOLDS = 5
+MIN_PAIRS = 8
+
+
+class GroupBy(StrEnum):
+    REPOSITORY = "repository"
+    FILE = "file"
+    FUNCTION = "function"
+
+
+class ClassifierResult(Record):
+    name: str
+    accuracy: Share
+    """Out of fold; one trial per pair."""
+
+    @property
+    def beats_chance(self) -> bool:
+        return self.accuracy.low > 0.5
+
+
+class ShortcutReport(Record):
+    n_pairs: int
+    grouped_by: GroupBy
+    groups: int
+    folds: int
+    classifiers: tuple[ClassifierResult, ...]
+    """The better one first."""
+    solved: tuple[str, ...]
+    """Ids of pairs that surface features solve with confidence, sorted."""
+    share_a: Share
+    """Pairs whose supporting context is shown as A under the seed: 0.5 when balanced."""
+
+
+def shortcut_audit(pairs: Sequence[Pair], *, seed: int = 0) -> ShortcutReport:
+    """Raises `PairsError`: too few pairs or groups, or scikit-learn is not installed."""
+    if len(pairs) < MIN_PAIRS:
+        raise PairsError(f"expected at least {MIN_PAIRS} pairs to audit, found {len(pairs)}")
+    by, groups = _groups(pairs)
+    folds = min(MAX_FOLDS, len(set(groups)))
+    if folds < 2:
+        raise PairsError("expected pairs of at least two functions to audit, found one")
+    probabilities = {
+        name: _out_of_fold(make, pairs, groups, folds) for name, make in _classifiers(seed).items()
+    }
+    results = [
+        ClassifierResult(name=name, accuracy=wilson([_credit(each) for each in values]))
+        for name, values in probabilities.items()
+    ]
+    results.sort(key=lambda result: -result.accuracy.mean)
+    best = probabilities[results[0].name]
+    shown = orders((pair.pair_id for pair in pairs), seed)
+    return ShortcutReport(
+        n_pairs=len(pairs),
+        grouped_by=by,
+        groups=len(set(groups)),
+        folds=folds,
+        classifiers=tuple(results),
+        solved=tuple(
+            sorted(p.pair_id for p, sure in zip(pairs, best, strict=True) if sure >= CONFIDENT)
+        ),
+        share_a=wilson([float(each is Order.POSITIVE_FIRST) for each in shown.values()]),
+    )
+
+
+def without_shortcuts(pairs: Sequence[Pair], report: ShortcutReport) -> tuple[Pair, ...]:
+    """The pairs that surface features do not solve with confidence."""
+    solved = set(report.solved)
+    return tuple(pair for pair in pairs if pair.pair_id not in solved)
+
+
+def _groups(pairs: Sequence[Pair]) -> tuple[GroupBy, list[str]]:
+    """The coarsest grouping that still has three groups; functions when none has."""
+    names: list[str] = []
+    for by in GroupBy:
+        names = [_group(pair, by) for pair in pairs]
+        if len(set(names)) >= 3:
+            return by, names
+    return GroupBy.FUNCTION, names
+
+
+def _group(pair: Pair, by: GroupBy) -> str:
+    where = pair.provenance
+    parts = [where.repo]
+    if by is not GroupBy.REPOSITORY:
+        parts.append(where.file)
+    if by is GroupBy.FUNCTION:
+        parts.append(where.function)
+    return "\0".join(parts)
+
+
+def _classifiers(seed: int) -> dict[str, Callable[[], Any]]:
+    _, sklearn = _libraries()
+    return {
+        # Without an intercept it is blind to which context is called the first.
+        "logistic regression": lambda: sklearn.pipeline.make_pipeline(
+            sklearn.preprocessing.StandardScaler(with_mean=False),
+            sklearn.linear_model.LogisticRegression(fit_intercept=False, max_iter=1000),
+        ),
+        "random forest": lambda: sklearn.ensemble.RandomForestClassifier(
+            n_estimators=100, min_samples_leaf=3, random_state=seed, n_jobs=1
+        ),
+    }
+
+
+def _out_of_fold(
+    make: Callable[[], Any], pairs: Sequence[Pair], groups: Sequence[str], folds: int
+) -> list[float]:
+    """Probability of the supporting context for each pair, by a model without its group."""
+    numpy, sklearn = _libraries()
+    rows = [
+        [feature(p, p.positive) - feature(p, p.negative) for feature in FEATURES.values()]
+        for p in pairs
+    ]
+    x = numpy.asarray(rows, dtype=float)
+    found = numpy.full(len(pairs), 0.5)
+    splitter = sklearn.model_selection.GroupKFold(n_splits=folds)
+    for train, test in splitter.split(x, groups=groups):
+        # Each pair both ways round, so that the classes are balanced and symmetric.
+        both = numpy.concatenate([x[train], -x[train]])
+        label = numpy.concatenate([numpy.ones(len(train)), numpy.zeros(len(train))])
+        model = make().fit(both, label)
+        forward = model.predict_proba(x[test])[:, 1]
+        backward = model.predict_proba(-x[test])[:, 1]
+        found[test] = (forward + 1 - backward) / 2
+    return [float(each) for each in found]
+
+
+def _credit(probability: float) -> float:
+    return 0.5 if probability == 0.5 else float(probability > 0.5)
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import numpy
+        import sklearn
+        import sklearn.ensemble
+        import sklearn.linear_model
+        import sklearn.model_selection
+        import sklearn.pipeline
+        import sklearn.preprocessing
+    except ImportError as error:
+        raise PairsError(
+            "expected the package `scikit-learn` for the shortcut audit, found none; "
+            "run: pip install 'contextrl[mine]'"
+        ) from error
+    return numpy, sklearn

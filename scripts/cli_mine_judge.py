@@ -1,0 +1,164 @@
+"""`contextrl mine judge` and `mine review`: a model's verdicts, then a person's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contextrl.scripts.console import ScriptError
+
+if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
+    from contextrl.pairs.judge import JudgeReport
+    from contextrl.pairs.types import Pair
+
+VERDICTS, REVIEW, DECISIONS = "verdicts.jsonl", "review.jsonl", "decisions.jsonl"
+
+
+def judge(
+    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="Pair folder.")],
+    model: Annotated[str, typer.Option(help="As litellm names it; openai/NAME for any server.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the VALID pairs.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Verdict cache; OUT.cache beside OUT by default.")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server.")] = None,
+    api_key_env: Annotated[
+        str, typer.Option(help="Environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 8,
+    tries: Annotated[int, typer.Option(min=1, help="Per question.")] = 5,
+    timeout_s: Annotated[float, typer.Option(help="Per try.")] = 120.0,
+    max_prompt_tokens: Annotated[int, typer.Option(min=500, help="Trimmed to this.")] = 24_000,
+    usd_per_million_in: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
+    usd_per_million_out: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the bill; ask nothing.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Let a model say of each pair whether it is VALID, INVALID or UNCERTAIN, and why."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no download when imported
+    from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
+    from contextrl.pairs.errors import PairFileError
+    from contextrl.pairs.judge import JudgeCache, JudgeSettings, bill
+    from contextrl.pairs.judge import judge as judge_pairs
+    from contextrl.pairs.store import is_complete, read_pairs
+
+    if out is None and not dry_run:
+        raise ScriptError("expected --out FOLDER for the verdicts, found none; or use --dry-run")
+    if out is not None and is_complete(out) and not overwrite and not dry_run:
+        raise PairFileError(
+            f"expected no pairs in {out}, found a complete set; pass --overwrite or another --out"
+        )
+    pairs = read_pairs(path)[:limit]
+    settings = JudgeSettings(max_prompt_tokens=max_prompt_tokens, concurrency=concurrency)
+    home = path if path.is_dir() else path.parent
+    store = JudgeCache(cache or (out or home).with_suffix(".cache"))
+    endpoint = LiteLLMEndpoint(
+        EndpointSettings(
+            model=model,
+            base_url=base_url,
+            api_key=os.environ.get(api_key_env) or ("none" if base_url else None),
+            timeout_s=timeout_s,
+            tries=tries,
+            usd_per_million_in=usd_per_million_in,
+            usd_per_million_out=usd_per_million_out,
+        )
+    )
+    if dry_run:
+        due = bill(pairs, model, store, settings)
+        most = endpoint.cost(due.prompt_tokens, due.completion_tokens)
+        price = f"at most ${most:.2f}" if most else "price not known: pass --usd-per-million-in/out"
+        typer.echo(
+            f"{due.to_ask} pairs to ask, {due.cached} in the cache; about {due.prompt_tokens} "
+            f"tokens in, at most {due.completion_tokens} out; {price}"
+        )
+        return
+    assert out is not None
+    report = judge_pairs(pairs, endpoint, store, settings, on_progress=_progress)
+    _store(out, home, pairs, report, overwrite)
+    typer.echo(report.model_dump_json() if json else _table(report, out))
+    if report.without_verdict:
+        raise ScriptError(
+            f"expected a verdict for {len(pairs)} pairs, {len(report.without_verdict)} have none "
+            f"({'; '.join(report.failures)}); run again: cached verdicts are not paid twice"
+        )
+
+
+def review(
+    folder: Annotated[Path, typer.Argument(help="Folder that `mine judge` wrote.")],
+    pairs: Annotated[Path, typer.Option(help="The pair folder that was judged.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N pairs now.")] = None,
+) -> None:
+    """Walk through the UNCERTAIN pairs: v valid, i invalid, s skip, q stop; answers are kept."""
+    from contextrl.pairs.review import add_reviewed, decide, open_reviews, show
+    from contextrl.pairs.store import read_pairs
+
+    by_id = {pair.pair_id: pair for pair in read_pairs(pairs)}
+    left = open_reviews(folder / REVIEW, folder / DECISIONS)
+    for number, item in enumerate(left[:limit], start=1):
+        typer.echo(f"\n{number} of {len(left)}\n{show(by_id[item.pair_id], item)}")
+        answer = ""
+        while answer not in {"v", "i", "s", "q"}:
+            answer = typer.prompt("v valid, i invalid, s skip, q stop").strip().lower()[:1]
+        if answer == "q":
+            break
+        if answer != "s":
+            decide(folder / DECISIONS, item, valid=answer == "v")
+    added = add_reviewed(folder, folder / DECISIONS, by_id)
+    typer.echo(f"{added} reviewed pairs were added to {folder}")
+
+
+def _store(
+    out: Path, home: Path, pairs: tuple[Pair, ...], report: JudgeReport, overwrite: bool
+) -> None:
+    from contextrl.pairs.cascade import StageCount
+    from contextrl.pairs.judge import JudgeVerdict
+    from contextrl.pairs.store import read_manifest, write_pairs
+
+    valid = report.ids(JudgeVerdict.VALID)
+    manifest = read_manifest(home)
+    stage = StageCount(name="judged VALID", unit="pairs", seen=len(pairs), kept=len(valid))
+    write_pairs(
+        out,
+        [pair for pair in pairs if pair.pair_id in valid],
+        miner=manifest.miner,
+        seed=manifest.seed,
+        stages=[*manifest.stages, stage],
+        sources=manifest.sources,
+        split=manifest.split,
+        overwrite=overwrite,
+    )
+    unsure = report.ids(JudgeVerdict.UNCERTAIN)
+    for name, chosen in (
+        (VERDICTS, report.judgements),
+        (REVIEW, [each for each in report.judgements if each.pair_id in unsure]),
+    ):
+        text = "".join(each.model_dump_json() + "\n" for each in chosen)
+        (out / name).write_text(text, encoding="utf-8")
+
+
+def _table(report: JudgeReport, out: Path) -> str:
+    from contextrl.pairs.judge import JudgeVerdict
+
+    lines = [f"  {len(report.ids(verdict)):>6} {verdict}" for verdict in JudgeVerdict]
+    lines.append(f"  {len(report.without_verdict):>6} without a verdict")
+    return "\n".join(
+        [
+            *lines,
+            f"{report.from_cache} from the cache; asked now: {report.prompt_tokens} tokens in, "
+            f"{report.completion_tokens} out, ${report.paid_usd:.4f}",
+            f"VALID pairs in {out}; UNCERTAIN ones in {out / REVIEW}",
+        ]
+    )
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{total} pairs", end="\n" if done == total else "", file=sys.stderr)

@@ -1,0 +1,15 @@
+"""What the verbs of `contextrl mine` print alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextrl.pairs.cascade import StageCount
+
+
+def stage_table(stages: Sequence[StageCount]) -> str:
+    """One line per stage: kept/seen, unit, name."""
+    lines = [f"  {each.kept:>9}/{each.seen:<9} {each.unit:<6} {each.name}" for each in stages]
+    return "\n".join([f"  {'kept':>9}/{'seen':<9} {'of':<6} stage", *lines])

@@ -1,0 +1,157 @@
+"""The judge against a real HTTP endpoint that fails, stalls and limits its rate."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from contextrl.pairs.endpoints import EndpointBusyError, EndpointSettings, LiteLLMEndpoint
+from contextrl.pairs.errors import JudgeError
+from contextrl.pairs.judge import (
+    JudgeCache,
+    JudgeSettings,
+    JudgeVerdict,
+    bill,
+    judge,
+    judge_prompt,
+    read_verdict,
+)
+from contextrl.pairs.store import read_pairs, write_pairs
+from contextrl.scripts.cli_mine import app
+
+pytest.importorskip("litellm")
+
+
+def verdict(word: str) -> str:
+    return json.dumps({"verdict": word, "reason": "because"})
+
+
+@pytest.fixture
+def server(chat_server, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    with chat_server(lambda prompt: verdict("VALID")) as running:
+        yield running
+
+
+def endpoint(server, pauses=None, **changes):
+    fields = {
+        "model": "openai/judge",
+        "base_url": server.url,
+        "api_key": "none",
+        "timeout_s": 1.0,
+        "tries": 4,
+        "first_pause_s": 0.0,
+        "usd_per_million_in": 10.0,
+        "usd_per_million_out": 100.0,
+    }
+    sleep = (lambda s: pauses.append(s)) if pauses is not None else (lambda s: None)
+    return LiteLLMEndpoint(EndpointSettings(**{**fields, **changes}), sleep=sleep)
+
+
+def test_every_pair_is_judged_and_the_bill_is_summed(server, make, tmp_path):
+    pairs = make.mined()
+    report = judge(pairs, endpoint(server), JudgeCache(tmp_path))
+    assert report.ids(JudgeVerdict.VALID) == {pair.pair_id for pair in pairs}
+    assert (report.prompt_tokens, report.completion_tokens) == (200, 20)
+    assert report.paid_usd == pytest.approx(2 * (100 * 10 + 10 * 100) / 1e6)
+    shown = server.prompts[0]
+    assert "The key says" in shown
+    assert "test_low fails" in shown
+
+
+def test_what_was_judged_is_not_paid_twice(server, make, tmp_path):
+    pairs = make.mined()
+    judge(pairs[:1], endpoint(server), JudgeCache(tmp_path))  # as if killed after one
+    report = judge(pairs, endpoint(server), JudgeCache(tmp_path))
+    assert (len(server.prompts), report.from_cache) == (2, 1)
+    assert report.paid_usd == pytest.approx(0.002)
+    due = bill(pairs, "openai/judge", JudgeCache(tmp_path), JudgeSettings())
+    assert (due.to_ask, due.cached) == (0, 2)
+    assert bill(pairs, "openai/other", JudgeCache(tmp_path), JudgeSettings()).to_ask == 2
+
+
+@pytest.mark.parametrize("faults", [["500", "503"], ["429 7"], ["stall"]])
+def test_what_may_pass_is_tried_again(server, make, tmp_path, faults):
+    server.faults.extend(faults)
+    pauses: list[float] = []
+    one = make.mined()[:1]
+    report = judge(one, endpoint(server, pauses), JudgeCache(tmp_path))
+    assert report.ids(JudgeVerdict.VALID)
+    assert len(server.prompts) == len(faults) + 1
+    assert len(pauses) == len(faults)
+    if faults == ["429 7"]:
+        assert pauses == [7.0]  # what the server asked for
+
+
+def test_a_pair_that_cannot_be_asked_has_no_verdict_and_is_asked_next_time(server, make, tmp_path):
+    server.faults.extend(["500"] * 4)
+    pairs = make.mined()
+    settings = JudgeSettings(concurrency=1)
+    report = judge(pairs, endpoint(server), JudgeCache(tmp_path), settings)
+    assert report.without_verdict == (pairs[0].pair_id,)
+    assert report.ids(JudgeVerdict.VALID) == {pairs[1].pair_id}
+    (why,) = report.failures
+    assert "4 tries failed" in why
+    again = judge(pairs, endpoint(server), JudgeCache(tmp_path), settings)
+    assert again.without_verdict == ()
+    assert again.from_cache == 1
+
+
+def test_a_refusal_stops_at_once(server, make, tmp_path):
+    server.faults.extend(["401"] * 9)
+    with pytest.raises(JudgeError, match="refuses") as caught:
+        judge(make.mined(), endpoint(server), JudgeCache(tmp_path), JudgeSettings(concurrency=1))
+    assert not isinstance(caught.value, EndpointBusyError)
+    assert len(server.prompts) <= 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (verdict("INVALID"), JudgeVerdict.INVALID),
+        (f"Let me think {{a}}.\n```json\n{verdict('valid')}\n```", JudgeVerdict.VALID),
+        ("INVALID: the fix is readable", JudgeVerdict.INVALID),
+        ("VALID or INVALID?", JudgeVerdict.UNCERTAIN),
+        ("", JudgeVerdict.UNCERTAIN),
+        ('{"verdict": "MAYBE"}', JudgeVerdict.UNCERTAIN),
+    ],
+)
+def test_verdicts_are_read_from_what_models_write(reply, expected):
+    assert read_verdict(reply)[0] is expected
+
+
+def test_the_key_in_the_prompt_is_the_letter_of_the_supporting_run(make):
+    for pair in make.mined():
+        prompt = judge_prompt(pair, JudgeSettings())
+        letter = prompt.split("The key says ")[1][0]
+        shown = prompt.split(f"===== Option {letter} =====")[1].split("=====")[0]
+        assert pair.positive.question in shown
+
+
+def test_judge_and_review_as_commands(server, make, tmp_path):
+    first, second = pairs = make.mined()
+    server.reply = lambda prompt: verdict("UNCERTAIN")
+    write_pairs(tmp_path / "pairs", pairs, miner="m", seed=0)
+    run = CliRunner()
+    asked = ["judge", str(tmp_path / "pairs"), "--model", "openai/judge", "--base-url", server.url]
+    out = tmp_path / "judged"
+    dry = run.invoke(app, [*asked, "--dry-run"])
+    assert "2 pairs to ask, 0 in the cache" in dry.output
+    assert server.prompts == []
+    result = run.invoke(app, [*asked, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "2 UNCERTAIN" in result.output
+    assert read_pairs(out) == ()
+
+    walk = ["review", str(out), "--pairs", str(tmp_path / "pairs")]
+    stopped = run.invoke(app, walk, input="x\nv\nq\n")
+    assert stopped.exit_code == 0, stopped.output
+    assert "--- patch" in stopped.output
+    assert "because" in stopped.output
+    assert len(read_pairs(out)) == 1
+    finished = run.invoke(app, walk, input="i\n")
+    assert "1 of 1" in finished.output
+    assert len(read_pairs(out)) == 1
+    assert {first.pair_id, second.pair_id} > {read_pairs(out)[0].pair_id}
