@@ -29,7 +29,8 @@ class HFServer:
     def __init__(self, model_path: str, config: Any, replica_rank: int) -> None:
         from transformers import AutoModelForCausalLM
 
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        # The other half of the machine is for sandboxes, which are busy at the same time.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         model = AutoModelForCausalLM.from_pretrained(
             model_path, dtype=torch.float32, attn_implementation="sdpa"
         )
