@@ -38,7 +38,7 @@ class MineSettings:
     seed: int = 0
     any_commit: bool = False
     """Couple runs of different base commits too: to look at, never to train on."""
-    draw_factor: int = 4
+    draw_factor: int = 3
     """Couples drawn per couple wanted: many are rejected when their texts are read."""
     workers: int = 2
 

@@ -21,14 +21,20 @@ from contextrl.agents.formats.types import ForeignRun
 from contextrl.envs.types import Record
 from contextrl.pairs.answer import mentions, source_part
 from contextrl.pairs.decontaminate import Benchmark
-from contextrl.pairs.diffs import Region, patch_lines, touched_files, touched_regions
+from contextrl.pairs.diffs import (
+    FunctionSource,
+    Region,
+    patch_lines,
+    touched_files,
+    touched_regions,
+)
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.evidence import AnswerFrom, ReadTaskSource
 from contextrl.pairs.normal import normal
 from contextrl.pairs.sources import Account, SourceReport, instance_of, read_part
 from contextrl.pairs.types import Instance
 
-VERSION = 1
+VERSION = 2
 
 
 class CorpusStage(StrEnum):
@@ -183,7 +189,7 @@ def indexed(
         (lambda path: read_source(instance, path)) if read_source is not None else None,
         [m.content for m in observed if m.role == "user"],
     )
-    named = tuple(region for region in regions if region.function)
+    named = tuple(region for region in regions if _points_at_one(region))
     if not named:
         return CorpusStage.IN_FUNCTION
     lines = patch_lines(fix)
@@ -202,6 +208,15 @@ def indexed(
         regions=named,
         change=tuple(sorted({normal(line) for line in (*lines.removed, *lines.added)} - {""})),
         digest=hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()[:32],
+    )
+
+
+def _points_at_one(region: Region) -> bool:
+    """A hunk header names a method without its class: `__eq__` alone may be any class's."""
+    name = region.function
+    return bool(name) and (
+        region.source is FunctionSource.SYNTAX_TREE
+        or not (name.startswith("__") and name.endswith("__"))
     )
 
 

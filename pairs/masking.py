@@ -31,7 +31,7 @@ MIN_FRAGMENT = 10
 """Characters of normal form; a shorter quote (`x is None`) may be anybody's."""
 
 _INLINE_CODE = re.compile(r"(?<!`)`([^`\n]{1,400})`(?!`)")
-_NAME = re.compile(r"[\w.]+")
+_NAME = re.compile(r"\w+")
 _OPEN_FILE = re.compile(r"^\(Open file: (.+?)\)\r?$", re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]?")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")

@@ -24,7 +24,7 @@ from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.evidence import PairStage, Run, gather, pair_of, rejection
 from contextrl.pairs.index import IndexedRun
-from contextrl.pairs.normal import normal
+from contextrl.pairs.normal import is_distinctive, normal
 from contextrl.pairs.related import similarity
 from contextrl.pairs.sources import Account, read_part
 from contextrl.pairs.types import Instance, Pair
@@ -118,6 +118,9 @@ def _check_function(db: sqlite3.Connection, miner: str, group: Sequence[Drawn]) 
         _, _, file, function = each.function
         own = (positive.task.repo, positive.task.base_commit, file, function)
         pair = pair_of(evidence(positive), evidence(negative), own, miner)
+        if not any(map(is_distinctive, pair.positive.decisive)):
+            lost[PairStage.NOT_AMBIGUOUS] += 1  # a lone bracket decides nothing
+            continue
         pairs.append(_with_relation(pair, positive.task, negative.task))
     return Checked(tuple(pairs), lost)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from contextrl.scripts.cli_bench_mine import mine
 from contextrl.scripts.cli_bench_model import ca_memory, generation, gradients
 from contextrl.scripts.cli_bench_sandbox import sandbox
 
@@ -12,3 +13,4 @@ app.command()(sandbox)
 app.command()(generation)
 app.command()(gradients)
 app.command("ca-memory")(ca_memory)
+app.command()(mine)

@@ -42,11 +42,8 @@ def audit(
         if out is not None:
             raise
     if json:
-        both = {
-            "rules": rules.model_dump(mode="json"),
-            "classifiers": report.model_dump(mode="json") if report else None,
-        }
-        typer.echo(dumps(both))
+        classified = report.model_dump(mode="json") if report else None
+        typer.echo(dumps(rules.model_dump(mode="json") | {"classifiers": classified}))
     else:
         typer.echo(_rules(rules))
         typer.echo(_classifiers(report) if report else f"no classifiers: {why_not}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -158,7 +159,7 @@ def test_functions_are_named_by_the_syntax_tree_of_a_mirror(make, tmp_path):
     with git.Repo.init(root / "someone__shapes") as repository:
         file = root / "someone__shapes" / make.file
         file.parent.mkdir(parents=True)
-        file.write_text("class Shape:\n" + make.buggy("low").replace("\n", "\n    "))
+        file.write_text("class Shape:\n" + indent(make.buggy("low"), "    "))
         repository.index.add([make.file])
         commit = repository.index.commit("start").hexsha
     instance = Instance(
