@@ -123,14 +123,26 @@ def index_parts(
             rows += found[part].report.rows
             on_progress(len(found), len(parts), rows)
     else:
-        with ProcessPoolExecutor(workers) as pool:
-            futures = [pool.submit(index_part, part, folder, options) for part in todo]
+        # Once per worker and not once per part: a set's instances are hundreds of megabytes.
+        with ProcessPoolExecutor(workers, initializer=_receive, initargs=(options,)) as pool:
+            futures = [pool.submit(_index_received, part, folder) for part in todo]
             for future in as_completed(futures):
                 done = future.result()
                 found[done.part] = done
                 rows += done.report.rows
                 on_progress(len(found), len(parts), rows)
     return [found[part] for part in parts]
+
+
+_received: list[IndexOptions] = []
+
+
+def _receive(options: IndexOptions) -> None:
+    _received[:] = [options]
+
+
+def _index_received(part: str, folder: Path) -> IndexedPart:
+    return index_part(part, folder, _received[0])
 
 
 def index_part(part: str, folder: Path, options: IndexOptions) -> IndexedPart:
