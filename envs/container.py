@@ -79,8 +79,15 @@ class Container:
     """A running container without a task: what the warm pool holds. Implements `ShellHost`."""
 
     def __init__(
-        self, client: DockerClient, image: str, limits: SandboxLimits, run_id: str
+        self,
+        client: DockerClient,
+        image: str,
+        limits: SandboxLimits,
+        run_id: str,
+        lost: set[str] | None = None,
     ) -> None:
+        """`lost` holds the ids of containers that could not be removed, this one's too."""
+        self._lost = set() if lost is None else lost
         self.image = image
         self._client = client
         self._api = client.api
@@ -228,22 +235,31 @@ class Container:
 
     def remove(self) -> None:
         """Killed and deleted, or already gone. Waits for nothing that runs inside."""
-        from docker.errors import APIError, NotFound
-
         if self._spare is not None:
             self._spare.close()
+        if remove_container(self._client, self.id):
+            self._lost.discard(self.id)
+        else:
+            self._lost.add(self.id)
 
-        try:
-            with engine_boundary(f"removing sandbox {self.id[:12]}"):
-                try:
-                    self._api.remove_container(self.id, force=True, v=True)
-                except NotFound:
-                    pass
-                except APIError as error:
-                    if error.status_code != 409:  # 409: its removal is already under way
-                        raise
-        except SandboxError as error:
-            logger.warning("%s; `contextrl clean` removes it later", error)
+
+def remove_container(client: DockerClient, container_id: str) -> bool:
+    """Whether the container is gone, or going; if not, the log says why."""
+    from docker.errors import APIError, NotFound
+
+    try:
+        with engine_boundary(f"removing sandbox {container_id[:12]}"):
+            try:
+                client.api.remove_container(container_id, force=True, v=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if error.status_code != 409:  # 409: its removal is already under way
+                    raise
+    except SandboxError as error:
+        logger.warning("%s; `contextrl clean` removes it later", error)
+        return False
+    return True
 
 
 def _image_user(client: DockerClient, image: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import io
 import secrets
 import shlex
@@ -15,9 +16,9 @@ from pathlib import PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from contextrl.envs.container import Container, SandboxLimits
+from contextrl.envs.container import Container, SandboxLimits, remove_container
 from contextrl.envs.disk_guard import DiskGuard
-from contextrl.envs.engine import connect, engine_boundary
+from contextrl.envs.engine import connect, engine_boundary, outlast_restart
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.recycle import Recycler
 from contextrl.envs.repository import read_diff, start_script
@@ -194,6 +195,8 @@ class DockerProvider:
         self._lock = threading.Lock()
         self._warm: dict[str, deque[Container]] = defaultdict(deque)
         self._live: set[DockerSandbox] = set()
+        self._lost: set[str] = set()
+        """Containers that were to be removed while the engine was away."""
         self._closed = False
         self._guard = DiskGuard(
             self._client,
@@ -204,6 +207,10 @@ class DockerProvider:
         atexit.register(self._close_one_by_one)
 
     def start(self, task: Task) -> DockerSandbox:
+        """Waits for an engine that is being restarted; what ran on it is lost."""
+        return outlast_restart(lambda: self._start(task), self._client)
+
+    def _start(self, task: Task) -> DockerSandbox:
         container = self._take(task.image) or self._container(task.image)
         release = None if self._recycler is None else self._recycle
         sandbox = DockerSandbox(self._client, container, task, self._limits, release)
@@ -244,7 +251,7 @@ class DockerProvider:
         for closer in self._closers():
             closer()
 
-    def _closers(self) -> list[Callable[[], None]]:
+    def _closers(self) -> list[Callable[[], object]]:
         """The provider is closed; calling these removes all it had."""
         self._guard.stop()
         with self._lock:
@@ -252,7 +259,12 @@ class DockerProvider:
             live, self._live = self._live, set()
             warm = [container for pool in self._warm.values() for container in pool]
             self._warm.clear()
-        return [*(sandbox.close for sandbox in live), *(container.remove for container in warm)]
+        lost = [functools.partial(remove_container, self._client, one) for one in self._lost]
+        return [
+            *(sandbox.close for sandbox in live),
+            *(container.remove for container in warm),
+            *lost,
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -276,7 +288,7 @@ class DockerProvider:
             return self._warm[image].popleft() if self._warm[image] else None
 
     def _container(self, image: str) -> Container:
-        container = Container(self._client, image, self._limits, self.run_id)
+        container = Container(self._client, image, self._limits, self.run_id, self._lost)
         if self._recycler is not None:
             self._recycler.learn(image, container)
         return container

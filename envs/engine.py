@@ -6,8 +6,8 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 ENGINE_TIMEOUT_S = 180.0
 """For one request: starting many containers at once on a busy machine is slow, not broken."""
 CONNECTION_POOL = 128
+RESTART_PATIENCE_S = 60.0
 
 
 def connect(*, timeout_s: float = ENGINE_TIMEOUT_S) -> DockerClient:
@@ -35,6 +38,38 @@ def connect(*, timeout_s: float = ENGINE_TIMEOUT_S) -> DockerClient:
             "start docker), or add yourself to the group docker, or set DOCKER_HOST"
         ) from error
     return client
+
+
+def outlast_restart(
+    attempt: Callable[[], T], client: DockerClient, *, patience_s: float = RESTART_PATIENCE_S
+) -> T:
+    """The result of `attempt`, again and again while it fails because the engine is away.
+
+    A restart takes seconds. An engine that shuts down still answers for a while and then not, so
+    one more try after it answered would not be enough.
+    """
+    deadline = time.monotonic() + patience_s
+    said = False
+    while True:
+        try:
+            return attempt()
+        except SandboxError as error:
+            away = isinstance(error, EngineUnavailableError) or not answers(client)
+            if not away or time.monotonic() >= deadline:
+                raise
+        if not said:
+            logger.warning("the Docker engine is away: waiting up to %.0f s", patience_s)
+            said = True
+        time.sleep(0.5)
+
+
+def answers(client: DockerClient) -> bool:
+    """Whether the engine does, now."""
+    try:
+        with engine_boundary("asking the engine"):
+            return bool(client.ping())
+    except SandboxError:
+        return False
 
 
 @contextlib.contextmanager
