@@ -202,7 +202,7 @@ class DockerProvider:
             self._client,
             run_id=self.run_id,
             limit_bytes=self._limits.disk_mb << 20,
-            live=lambda: [sandbox.container for sandbox in self._live_now() if not sandbox._closed],
+            live=self._live_containers,
         )
         atexit.register(self._close_one_by_one)
 
@@ -260,11 +260,7 @@ class DockerProvider:
             warm = [container for pool in self._warm.values() for container in pool]
             self._warm.clear()
         lost = [functools.partial(remove_container, self._client, one) for one in self._lost]
-        return [
-            *(sandbox.close for sandbox in live),
-            *(container.remove for container in warm),
-            *lost,
-        ]
+        return [*(one.close for one in live), *(one.remove for one in warm), *lost]
 
     def __enter__(self) -> Self:
         return self
@@ -277,9 +273,9 @@ class DockerProvider:
     ) -> None:
         self.close()
 
-    def _live_now(self) -> list[DockerSandbox]:
+    def _live_containers(self) -> list[Container]:
         with self._lock:
-            return list(self._live)
+            return [sandbox.container for sandbox in self._live if not sandbox._closed]
 
     def _take(self, image: str) -> Container | None:
         with self._lock:
