@@ -38,6 +38,7 @@ for mount in {" ".join(MOUNTS)}; do [ ! -w "$mount" ] || printf '%s\\0' "$mount"
 _STRAY_FILES = "find / -xdev -type d -writable -prune -o -type f -writable -print -quit"
 _LISTING = r"""
 find "${roots[@]}" -printf '%p %y %m %s %l\0' | LC_ALL=C sort -z
+find "${roots[@]}" -type f -exec sha256sum -z {} + | LC_ALL=C sort -z
 cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg
 for try in {1..100}; do
   others=
