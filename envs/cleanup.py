@@ -95,6 +95,25 @@ def reap(
     return removed
 
 
+def reap_until_quiet(
+    client: DockerClient, *, run: str, quiet_s: float = 3.0, patience_s: float = 60.0
+) -> list[Removed]:
+    """As `reap` of a run that was just stopped, until none came for `quiet_s`.
+
+    Its processes may still be ending, and the engine still makes the containers that they asked for
+    last: one look would miss those.
+    """
+    removed: list[Removed] = []
+    last_seen = began = time.monotonic()
+    while time.monotonic() - last_seen < quiet_s and time.monotonic() - began < patience_s:
+        found = reap(client, run=run)
+        if found:
+            removed += found
+            last_seen = time.monotonic()
+        time.sleep(0.25)
+    return removed
+
+
 def remove_stale_folders(temporary: Path, prefix: str) -> list[Path]:
     """No folder `PREFIX-pid-birth-...` is left below `temporary` whose owner is gone.
 

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from contextrl.envs.cleanup import owner_alive, owner_label, reap
+from contextrl.envs.cleanup import owner_alive, owner_label, reap, reap_until_quiet
 from contextrl.envs.docker import DockerProvider, SandboxLimits
 from contextrl.envs.engine import connect
 from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError
@@ -288,6 +289,19 @@ def test_a_killed_driver_leaves_containers_that_clean_removes(docker_client, tas
     assert removed[container].run == "test-killed-driver"
     assert f"process {driver.pid}, is gone" in removed[container].reason
     assert containers_of(docker_client, "test-killed-driver") == []
+
+
+@pytest.mark.docker
+def test_what_a_stopped_run_had_asked_for_is_removed_though_it_comes_late(docker_client, task):
+    run_id = "test-late-containers"
+    provider = DockerProvider(docker_client, run_id=run_id)
+    late = threading.Timer(1.0, lambda: provider.start(task))
+    provider.start(task)
+    late.start()
+    removed = reap_until_quiet(docker_client, run=run_id, quiet_s=3.0)
+    late.join()
+    assert len(removed) == 2
+    assert containers_of(docker_client, run_id) == []
 
 
 @pytest.mark.docker
