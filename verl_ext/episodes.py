@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from contextrl.agents.types import Policy, Trajectory
 from contextrl.envs.docker import DockerProvider, SandboxLimits
 from contextrl.envs.engine import connect
 from contextrl.envs.grading import CachingGrader, DockerGrader
+from contextrl.envs.images import ensure_image
+from contextrl.envs.supply import SupplyingProvider
 from contextrl.envs.tasks import read_tasks
 from contextrl.envs.types import Grader, SandboxProvider, Task
 from contextrl.verl_ext.errors import ConfigError
@@ -49,8 +52,10 @@ class Episodes:
         limits = SandboxLimits(
             memory_mb=job.sandbox.memory_mb, cpus=job.sandbox.cpus, pids=job.sandbox.pids
         )
-        provider = DockerProvider(
-            connect(), limits=limits, run_id=run_dir.name, recycle=job.sandbox.recycle
+        client = connect()
+        provider = SupplyingProvider(
+            DockerProvider(client, limits=limits, run_id=run_dir.name, recycle=job.sandbox.recycle),
+            partial(ensure_image, client),
         )
         return cls(
             job=job,
