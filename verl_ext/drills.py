@@ -86,6 +86,8 @@ class DrillMaker:
             found = [match for line in view if (match := _NUMBERED.fullmatch(line))]
             self._views.append([(ids(match[1]), ids(match[2])) for match in found])
         self._words = [token for view in self._views for _, text in view for token in text]
+        self.n_basic = 5
+        """The first so many stages teach to look up at all."""
         self.stages: tuple[tuple[str, Callable[[], Drill]], ...] = (
             ("one token each", lambda: self._tokens(1, 2)),
             ("two tokens each", lambda: self._tokens(2, 4)),

@@ -48,8 +48,9 @@ def read_drills(
 ) -> int:
     """Train in place, stage by stage; how many stages were passed. `progress` gets (what, step).
 
-    A stage that `config.drill_patience` steps did not bring to `PASSED` is left for the next:
-    the later ones teach it too.
+    A stage that `config.drill_patience` steps did not bring to `PASSED` is left for the next: the
+    later ones teach it too. Not so the first `maker.n_basic`, without which nothing later is
+    learned.
     """
     rng = random.Random(config.seed)
     optimizers = _optimizers(model, config, weight_decay=0.0)
@@ -68,9 +69,8 @@ def read_drills(
         progress(f"drill {at + 1}/{len(maker.stages)} ({name}), right {accuracy:.0%}", step)
         learned = len(recent) == WINDOW and sum(recent) / WINDOW > PASSED
         tried = step - entered
-        if at < len(maker.stages) - 1 and (
-            (learned and tried >= LEAST_STEPS) or tried >= config.drill_patience
-        ):
+        enough = at >= maker.n_basic and tried >= config.drill_patience
+        if at < len(maker.stages) - 1 and ((learned and tried >= LEAST_STEPS) or enough):
             logger.info("drill '%s' %s at step %d", name, "passed" if learned else "left", step)
             at, entered, passed = at + 1, step, passed + learned
             recent.clear()
