@@ -13,17 +13,16 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from contextrl.envs.container import Container, SandboxLimits, remove_container
 from contextrl.envs.disk_guard import DiskGuard
 from contextrl.envs.engine import connect, engine_boundary, outlast_restart
-from contextrl.envs.errors import SandboxError, TaskSetupError
+from contextrl.envs.errors import SandboxError
 from contextrl.envs.recycle import Recycler
-from contextrl.envs.repository import read_diff, start_script
-from contextrl.envs.shell import PersistentShell
-from contextrl.envs.types import ExecResult, Task
+from contextrl.envs.repository import read_diff
+from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ShellSandbox
+from contextrl.envs.types import Task
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["DockerProvider", "DockerSandbox", "SandboxLimits"]
 
 
-class DockerSandbox:
+class DockerSandbox(ShellSandbox):
     """One task in one container. Close it, or use it as a context manager."""
 
     def __init__(
@@ -46,48 +45,16 @@ class DockerSandbox:
 
         Without `release`, and after a failed start, it is removed.
         """
-        self.sandbox_id = container.id[:12]
-        self.task = task
+        super().__init__(container.id[:12], task, limits, host=container)
         self._client = client
         self.container = container
-        self._limits = limits
-        self._closed = False
         self._release = release
-        self._shell = PersistentShell(
-            container,
-            setup=task.shell_setup,
-            workdir=task.workdir,
-            max_output_bytes=limits.max_output_bytes,
-        )
         try:
-            self.start_commit = self._set_up()
+            self._set_up()
         except BaseException:
             self._release = None
             self.close()
             raise
-
-    def _set_up(self) -> str:
-        result = self._shell.run(
-            f"(\n{start_script(self.task)}\n)", timeout_s=self._limits.setup_timeout_s
-        )
-        lines = result.output.strip().splitlines() or ["no output"]
-        if result.exit_code != 0:
-            said = "took too long" if result.timed_out else " ".join(lines[-3:])
-            raise TaskSetupError(f"task {self.task.task_id}, image {self.task.image}: {said}")
-        return lines[-1]
-
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
-        self._check_open()
-        return self._shell.run(command, timeout_s=timeout_s)
-
-    @property
-    def on_output(self) -> Callable[[bytes], None] | None:
-        """Hears what a command prints while it runs, from the thread that called `exec`."""
-        return self._shell.on_output
-
-    @on_output.setter
-    def on_output(self, listener: Callable[[bytes], None] | None) -> None:
-        self._shell.on_output = listener
 
     def read_file(self, path: str) -> bytes:
         """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large.
@@ -152,31 +119,16 @@ class DockerSandbox:
         return read_diff(run, self.task, self.start_commit)
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self._shell.close()
             if self._release is not None:
                 self._release(self.container)
             else:
                 self.container.remove()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SandboxError(f"sandbox {self.sandbox_id} is closed")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class DockerProvider:
+class DockerProvider(Closing):
     """Starts sandboxes, from a warm pool where `prewarm` filled one. Safe from many threads."""
 
     def __init__(
@@ -194,7 +146,7 @@ class DockerProvider:
         self.run_id = run_id or f"run-{secrets.token_hex(6)}"
         self._lock = threading.Lock()
         self._warm: dict[str, deque[Container]] = defaultdict(deque)
-        self._live: set[DockerSandbox] = set()
+        self._live: LiveSandboxes[DockerSandbox] = LiveSandboxes()
         self._lost: set[str] = set()
         """Containers that were to be removed while the engine was away."""
         self._closed = False
@@ -202,7 +154,7 @@ class DockerProvider:
             self._client,
             run_id=self.run_id,
             limit_bytes=self._limits.disk_mb << 20,
-            live=self._live_containers,
+            live=lambda: [sandbox.container for sandbox in self._live.now()],
         )
         atexit.register(self._close_one_by_one)
 
@@ -215,13 +167,7 @@ class DockerProvider:
         release = None if self._recycler is None else self._recycle
         sandbox = DockerSandbox(self._client, container, task, self._limits, release)
         self._guard.start()
-        with self._lock:
-            closed = self._closed
-            self._live = {old for old in self._live if not old._closed} | {sandbox}
-        if closed:
-            sandbox.close()
-            raise SandboxError("the sandbox provider was closed while a sandbox started")
-        return sandbox
+        return self._live.add(sandbox)
 
     def prewarm(self, image: str, count: int) -> None:
         """`count` idle containers of the image wait for `start`. A broken engine raises here."""
@@ -254,28 +200,13 @@ class DockerProvider:
     def _closers(self) -> list[Callable[[], object]]:
         """The provider is closed; calling these removes all it had."""
         self._guard.stop()
+        live = self._live.end()
         with self._lock:
             self._closed = True
-            live, self._live = self._live, set()
             warm = [container for pool in self._warm.values() for container in pool]
             self._warm.clear()
         lost = [functools.partial(remove_container, self._client, one) for one in self._lost]
         return [*(one.close for one in live), *(one.remove for one in warm), *lost]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _live_containers(self) -> list[Container]:
-        with self._lock:
-            return [sandbox.container for sandbox in self._live if not sandbox._closed]
 
     def _take(self, image: str) -> Container | None:
         with self._lock:

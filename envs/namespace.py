@@ -18,34 +18,31 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from contextrl.envs.bubblewrap import check_bubblewrap, command_line
 from contextrl.envs.cleanup import owner_label
 from contextrl.envs.container import SandboxLimits
-from contextrl.envs.errors import SandboxError, TaskSetupError
+from contextrl.envs.errors import SandboxError
 from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
-from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.repository import read_diff
+from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ShellSandbox
 from contextrl.envs.script_files import diff_runner, read_file, write_file
-from contextrl.envs.shell import BASH, PersistentShell
-from contextrl.envs.types import ExecResult, Limit, Task
+from contextrl.envs.shell import BASH
+from contextrl.envs.types import Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
 
 CONTROL_PREFIX = "contextrl-ns-"
 """Of folders in the temporary directory; the owner's label follows (`remove_stale`)."""
 
 
-class NamespaceSandbox:
+class NamespaceSandbox(ShellSandbox):
     """One task in one set of namespaces. Close it, or use it as a context manager."""
 
     def __init__(self, task: Task, files: Path, root: UnpackedRoot, limits: SandboxLimits) -> None:
-        self.sandbox_id = f"ns-{secrets.token_hex(6)}"
-        self.task = task
-        self._files, self._root, self._limits = files, root, limits
+        super().__init__(f"ns-{secrets.token_hex(6)}", task, limits)
+        self._files, self._root = files, root
         self._count = 0
         self._lock = threading.Lock()
         label = owner_label(os.getpid()).replace(":", "-")
@@ -54,15 +51,9 @@ class NamespaceSandbox:
         self._mounts = self._control / "mounts"
         self._mounts.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
-        self._shell = PersistentShell(
-            self,
-            setup=task.shell_setup,
-            workdir=task.workdir,
-            max_output_bytes=limits.max_output_bytes,
-        )
         try:
             self._process = self._spawn()
-            self.start_commit = self._set_up()
+            self._set_up()
         except BaseException:
             self.close()
             raise
@@ -85,29 +76,6 @@ class NamespaceSandbox:
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )
 
-    def _set_up(self) -> str:
-        result = self._shell.run(
-            f"(\n{start_script(self.task)}\n)", timeout_s=self._limits.setup_timeout_s
-        )
-        lines = result.output.strip().splitlines() or ["no output"]
-        if result.exit_code != 0:
-            said = "took too long" if result.timed_out else " ".join(lines[-3:])
-            raise TaskSetupError(f"task {self.task.task_id}, image {self.task.image}: {said}")
-        return lines[-1]
-
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
-        self._check_open()
-        return self._shell.run(command, timeout_s=timeout_s)
-
-    @property
-    def on_output(self) -> Callable[[bytes], None] | None:
-        """Hears what a command prints while it runs, from the thread that called `exec`."""
-        return self._shell.on_output
-
-    @on_output.setter
-    def on_output(self, listener: Callable[[bytes], None] | None) -> None:
-        self._shell.on_output = listener
-
     def read_file(self, path: str) -> bytes:
         """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
         self._check_open()
@@ -125,6 +93,7 @@ class NamespaceSandbox:
         return read_diff(run, self.task, self.start_commit)
 
     def close(self) -> None:
+        self.closed = True
         process, self._process = self._process, None
         self._shell.close()
         if process is not None:
@@ -191,23 +160,8 @@ class NamespaceSandbox:
             return " ".join(text.split())[:300] or "nothing was said"
         return "nothing was said"
 
-    def _check_open(self) -> None:
-        if self._process is None:
-            raise SandboxError(f"sandbox {self.sandbox_id} is closed")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class NamespaceProvider:
+class NamespaceProvider(Closing):
     """Sandboxes from image roots below `roots`. Safe from many threads."""
 
     def __init__(self, roots: Path, *, limits: SandboxLimits | None = None) -> None:
@@ -216,35 +170,12 @@ class NamespaceProvider:
         self._limits = limits or SandboxLimits()
         if self._limits.network:
             raise ValueError("namespace sandboxes have no network; set limits.network to false")
-        self._lock = threading.Lock()
-        self._live: set[NamespaceSandbox] = set()
-        self._closed = False
+        self._live: LiveSandboxes[NamespaceSandbox] = LiveSandboxes()
 
     def start(self, task: Task) -> NamespaceSandbox:
         files, root = read_root(self._roots, task.image)
-        sandbox = NamespaceSandbox(task, files, root, self._limits)
-        with self._lock:
-            closed = self._closed
-            self._live = {old for old in self._live if old._process is not None} | {sandbox}
-        if closed:
-            sandbox.close()
-            raise SandboxError("the sandbox provider was closed while a sandbox started")
-        return sandbox
+        return self._live.add(NamespaceSandbox(task, files, root, self._limits))
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            live, self._live = self._live, set()
-        for sandbox in live:
+        for sandbox in self._live.end():
             sandbox.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -13,60 +13,35 @@ import base64
 import contextlib
 import secrets
 import shlex
-import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from contextrl.envs.container import SandboxLimits
-from contextrl.envs.errors import SandboxError, TaskSetupError
+from contextrl.envs.errors import SandboxError
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.remote_channel import RemoteChannel, RexServer
-from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.repository import read_diff
+from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ShellSandbox
 from contextrl.envs.script_files import diff_runner, read_file, write_file
-from contextrl.envs.shell import PersistentShell
-from contextrl.envs.types import ExecResult, Task
+from contextrl.envs.types import Task
 
 Deploy = Callable[[Task], RexServer]
 """A machine of its own for one sandbox, with the task's image, its server answering."""
 
 
-class RemoteSandbox:
+class RemoteSandbox(ShellSandbox):
     """One task on one deployment. Close it, or use it as a context manager."""
 
     def __init__(self, server: RexServer, task: Task, limits: SandboxLimits) -> None:
         """The deployment is ours from here on: closing the sandbox ends it."""
-        self.sandbox_id = f"rex-{secrets.token_hex(6)}"
-        self.task = task
-        self._server, self._limits = server, limits
+        super().__init__(f"rex-{secrets.token_hex(6)}", task, limits)
+        self._server = server
         self._folder = f"/tmp/.{self.sandbox_id}"
-        self._closed = False
         self._channel: RemoteChannel | None = None
-        self._shell = PersistentShell(
-            self,
-            setup=task.shell_setup,
-            workdir=task.workdir,
-            max_output_bytes=limits.max_output_bytes,
-        )
         try:
-            self.start_commit = self._set_up()
+            self._set_up()
         except BaseException:
             self.close()
             raise
-
-    def _set_up(self) -> str:
-        result = self._shell.run(
-            f"(\n{start_script(self.task)}\n)", timeout_s=self._limits.setup_timeout_s
-        )
-        lines = result.output.strip().splitlines() or ["no output"]
-        if result.exit_code != 0:
-            said = "took too long" if result.timed_out else " ".join(lines[-3:])
-            raise TaskSetupError(f"task {self.task.task_id}, image {self.task.image}: {said}")
-        return lines[-1]
-
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
-        self._check_open()
-        return self._shell.run(command, timeout_s=timeout_s)
 
     def read_file(self, path: str) -> bytes:
         """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
@@ -85,9 +60,9 @@ class RemoteSandbox:
         return read_diff(run, self.task, self.start_commit)
 
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         with contextlib.suppress(SandboxError):
             self.revive()
         self._server.close()
@@ -130,56 +105,18 @@ class RemoteSandbox:
             return -1, b"", b"timed out"
         return int(code), base64.b64decode(stdout), base64.b64decode(stderr)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SandboxError(f"sandbox {self.sandbox_id} is closed")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class RemoteProvider:
+class RemoteProvider(Closing):
     """A deployment for each sandbox, ended with it. As thread-safe as `deploy`."""
 
     def __init__(self, deploy: Deploy, *, limits: SandboxLimits | None = None) -> None:
         self._deploy = deploy
         self._limits = limits or SandboxLimits()
-        self._lock = threading.Lock()
-        self._live: set[RemoteSandbox] = set()
-        self._closed = False
+        self._live: LiveSandboxes[RemoteSandbox] = LiveSandboxes()
 
     def start(self, task: Task) -> RemoteSandbox:
-        sandbox = RemoteSandbox(self._deploy(task), task, self._limits)
-        with self._lock:
-            closed = self._closed
-            self._live = {old for old in self._live if not old._closed} | {sandbox}
-        if closed:
-            sandbox.close()
-            raise SandboxError("the sandbox provider was closed while a sandbox started")
-        return sandbox
+        return self._live.add(RemoteSandbox(self._deploy(task), task, self._limits))
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            live, self._live = self._live, set()
-        for sandbox in live:
+        for sandbox in self._live.end():
             sandbox.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
