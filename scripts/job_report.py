@@ -170,10 +170,12 @@ def plot(metrics: Sequence[MetricsLine], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     train = [line for line in metrics if line.kind == "train"]
     validate = [line for line in metrics if line.kind == "validate"]
-    _curve(left, train, "critic/rewards/mean", "training tasks", marker=".")
+    _curve(left, train, "critic/rewards/mean", "rollouts of each step", marker=".")
     for key in sorted({key for line in validate for key in line.metrics}):
         if key.startswith("val-core/") and "/reward/mean@" in key:
-            _curve(left, validate, key, key.split("/")[1].replace("_", " "), marker="o")
+            split = key.split("/")[1].replace("_", " ")
+            label = {"train": "training tasks"}.get(split, split)
+            _curve(left, validate, key, label, marker="o")
     left.set(title="Reward: share of episodes that pass the tests", ylim=(0, 1))
     _curve(right, train, "ca/accuracy", "training pairs", marker=".")
     _curve(right, validate, "probe/accuracy", "held-out pairs, both orders", marker="o")
