@@ -17,12 +17,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.sandbox_base import Closing
 from contextrl.envs.shell import BASH, SHELL_ENVIRONMENT, PersistentShell
 from contextrl.envs.types import ExecResult, Task
 
@@ -66,7 +65,7 @@ class FakeProvider:
             sandbox.close()
 
 
-class FakeSandbox:
+class FakeSandbox(Closing):
     """Real only once something is asked that no reply answers: until then it costs nothing."""
 
     def __init__(
@@ -142,17 +141,6 @@ class FakeSandbox:
     def _check_open(self) -> None:
         if self.closed:
             raise SandboxError(f"sandbox {self.sandbox_id} is closed")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Folder:

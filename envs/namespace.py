@@ -26,9 +26,7 @@ from contextrl.envs.container import SandboxLimits
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
-from contextrl.envs.repository import read_diff
-from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ShellSandbox
-from contextrl.envs.script_files import diff_runner, read_file, write_file
+from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ScriptedSandbox
 from contextrl.envs.shell import BASH
 from contextrl.envs.types import Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
@@ -37,7 +35,7 @@ CONTROL_PREFIX = "contextrl-ns-"
 """Of folders in the temporary directory; the owner's label follows (`remove_stale`)."""
 
 
-class NamespaceSandbox(ShellSandbox):
+class NamespaceSandbox(ScriptedSandbox):
     """One task in one set of namespaces. Close it, or use it as a context manager."""
 
     def __init__(self, task: Task, files: Path, root: UnpackedRoot, limits: SandboxLimits) -> None:
@@ -75,22 +73,6 @@ class NamespaceSandbox(ShellSandbox):
                 start_new_session=True,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )
-
-    def read_file(self, path: str) -> bytes:
-        """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
-        self._check_open()
-        return read_file(self._run, path, self._limits.max_file_bytes)
-
-    def write_file(self, path: str, content: bytes) -> None:
-        """Parent folders are made; a file that exists keeps its mode, and is replaced whole."""
-        self._check_open()
-        write_file(self._run, path, content)
-
-    def diff(self) -> str:
-        """Empty, with a warning in the log, if the agent made the repository unreadable."""
-        self._check_open()
-        run = diff_runner(self._run, self._limits.max_diff_bytes)
-        return read_diff(run, self.task, self.start_commit)
 
     def close(self) -> None:
         self.closed = True

@@ -4,8 +4,8 @@ Starting and removing a container costs more processor time than a short episode
 runs as an unprivileged user it leaves behind nothing but processes, System V objects, and files in
 the few folders that user may write. So: what those folders held at the start is kept outside the
 container; after use every process is killed, the folders are emptied and filled again, and a
-listing of them, of processes and of System V objects must equal that of a fresh container. A
-container that differs in anything, or takes too long, is removed, as without recycling.
+listing of them with their contents, and of System V objects, must equal that of a fresh container.
+One that differs in anything, or takes too long, is removed, as without recycling.
 
 Images that run as root, and images whose user may write where programs live, are never recycled.
 """
@@ -35,11 +35,12 @@ _ROOTS = f"""{_PATH}
 find / -xdev -type d -writable -prune -print0
 for mount in {" ".join(MOUNTS)}; do [ ! -w "$mount" ] || printf '%s\\0' "$mount"; done
 """
-_STRAY_FILES = "find / -xdev -type d -writable -prune -o -type f -writable -print -quit"
-_LISTING = r"""
-find "${roots[@]}" -printf '%p %y %m %s %l\0' | LC_ALL=C sort -z
-find "${roots[@]}" -type f -exec sha256sum -z {} + | LC_ALL=C sort -z
-cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg
+# Also what the user owns: an owner can make writable what is not.
+_STRAY_FILES = (
+    "find / -xdev -type d -writable -prune -o "
+    "'(' -type f -writable -o -user \"$(id -u)\" ')' -print -quit"
+)
+_ALONE = r"""
 for try in {1..100}; do
   others=
   for process in /proc/[0-9]*; do
@@ -48,13 +49,19 @@ for try in {1..100}; do
   [ -n "$others" ] || break
   sleep 0.02
 done
-echo "processes:$others"
 """
-_REFILL = r"""
+_LISTING = r"""
+find "${roots[@]}" -printf '%p %y %m %s %l\0' | LC_ALL=C sort -z
+find "${roots[@]}" -type f -exec sha256sum -z {} + | LC_ALL=C sort -z
+cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg
+"""
+_REFILL = rf"""
 kill -9 -1 2>/dev/null
-find "${roots[@]}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
-find "${roots[@]}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
-find "${roots[@]}" -mindepth 1 -delete
+{_ALONE}
+[ -z "$others" ] || {{ echo 'a process did not end' >&2; exit 4; }}
+find "${{roots[@]}}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {{}} + 2>/dev/null
+find "${{roots[@]}}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {{}} + 2>/dev/null
+find "${{roots[@]}}" -mindepth 1 -delete
 tar -xpf - -C /
 """
 

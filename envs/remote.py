@@ -19,16 +19,14 @@ from contextrl.envs.container import SandboxLimits
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.remote_channel import RemoteChannel, RexServer
-from contextrl.envs.repository import read_diff
-from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ShellSandbox
-from contextrl.envs.script_files import diff_runner, read_file, write_file
+from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ScriptedSandbox
 from contextrl.envs.types import Task
 
 Deploy = Callable[[Task], RexServer]
 """A machine of its own for one sandbox, with the task's image, its server answering."""
 
 
-class RemoteSandbox(ShellSandbox):
+class RemoteSandbox(ScriptedSandbox):
     """One task on one deployment. Close it, or use it as a context manager."""
 
     def __init__(self, server: RexServer, task: Task, limits: SandboxLimits) -> None:
@@ -42,22 +40,6 @@ class RemoteSandbox(ShellSandbox):
         except BaseException:
             self.close()
             raise
-
-    def read_file(self, path: str) -> bytes:
-        """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
-        self._check_open()
-        return read_file(self._run, path, self._limits.max_file_bytes)
-
-    def write_file(self, path: str, content: bytes) -> None:
-        """Parent folders are made; a file that exists keeps its mode, and is replaced whole."""
-        self._check_open()
-        write_file(self._run, path, content)
-
-    def diff(self) -> str:
-        """Empty, with a warning in the log, if the agent made the repository unreadable."""
-        self._check_open()
-        run = diff_runner(self._run, self._limits.max_diff_bytes)
-        return read_diff(run, self.task, self.start_commit)
 
     def close(self) -> None:
         if self.closed:

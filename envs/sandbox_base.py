@@ -10,7 +10,8 @@ from typing import Generic, Self, TypeVar
 
 from contextrl.envs.container import SandboxLimits
 from contextrl.envs.errors import SandboxError, TaskSetupError
-from contextrl.envs.repository import start_script
+from contextrl.envs.repository import read_diff, start_script
+from contextrl.envs.script_files import diff_runner, read_file, write_file
 from contextrl.envs.shell import PersistentShell, ShellHost
 from contextrl.envs.types import ExecResult, Task
 
@@ -79,6 +80,30 @@ class ShellSandbox(Closing):
     def _check_open(self) -> None:
         if self.closed:
             raise SandboxError(f"sandbox {self.sandbox_id} is closed")
+
+
+class ScriptedSandbox(ShellSandbox):
+    """A sandbox whose files are read and written by scripts in it, for want of another way."""
+
+    @abc.abstractmethod
+    def _run(self, script: str, max_bytes: int, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+        """A fresh bash: exit code, stdout cut at one byte over `max_bytes`, and stderr."""
+
+    def read_file(self, path: str) -> bytes:
+        """Raises `FileNotFoundError` if there is none, `ValueError` if it is too large."""
+        self._check_open()
+        return read_file(self._run, path, self._limits.max_file_bytes)
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Parent folders are made; a file that exists keeps its mode, and is replaced whole."""
+        self._check_open()
+        write_file(self._run, path, content)
+
+    def diff(self) -> str:
+        """Empty, with a warning in the log, if the agent made the repository unreadable."""
+        self._check_open()
+        run = diff_runner(self._run, self._limits.max_diff_bytes)
+        return read_diff(run, self.task, self.start_commit)
 
 
 S = TypeVar("S", bound=ShellSandbox)
