@@ -7,6 +7,7 @@ import typer
 from contextrl.scripts.cli_bench_mine import mine
 from contextrl.scripts.cli_bench_model import ca_memory, generation, gradients
 from contextrl.scripts.cli_bench_sandbox import sandbox
+from contextrl.scripts.cli_bench_scenes import scenes
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(sandbox)
@@ -14,3 +15,4 @@ app.command()(generation)
 app.command()(gradients)
 app.command("ca-memory")(ca_memory)
 app.command()(mine)
+app.command()(scenes)
