@@ -93,3 +93,5 @@ class RenderedPair(Record):
     prefill: str
     """What the assistant's message begins with before the letter; may be empty."""
     correct: Letter
+    images: tuple[bytes, ...] = ()
+    """Encoded image files, one for each `<image>` of the prompt; empty for a prompt of text."""

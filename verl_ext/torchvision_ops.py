@@ -1,4 +1,4 @@
-"""`import torchvision` works beside a CPU build of torch, whatever build of torchvision is installed.
+"""`import torchvision` works beside a CPU build of torch, whichever build of it is installed.
 
 PyPI's torchvision holds operators compiled for CUDA. Where they do not load, its Python half still
 asks torch for two of them while it is imported, and the import fails. Nothing that we use needs

@@ -1,4 +1,4 @@
-"""torchvision beside a CPU torch: importable in every process of ours, and free until it is asked for."""
+"""torchvision beside a CPU torch: importable in every process, and free until it is asked for."""
 
 import subprocess
 import sys
