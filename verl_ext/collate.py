@@ -73,7 +73,11 @@ def jagged(rows: Sequence[Tensor]) -> Tensor:
     lengths_B = torch.tensor([row.shape[-1] for row in rows])
     offsets = torch.cat([lengths_B.new_zeros(1), lengths_B.cumsum(0)]).to(rows[0].device)
     return torch.nested.nested_tensor_from_jagged(
-        torch.cat(list(rows), dim=-1), offsets, jagged_dim=rows[0].dim()
+        torch.cat(list(rows), dim=-1),
+        offsets,
+        jagged_dim=rows[0].dim(),
+        min_seqlen=int(lengths_B.min()),
+        max_seqlen=int(lengths_B.max()),
     )
 
 

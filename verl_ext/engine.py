@@ -39,8 +39,8 @@ from contextrl.verl_ext.vision import (
     check_placeholders,
     is_vision,
     plain_vision_output,
-    tokenizer_of,
 )
+from contextrl.verl_ext.vision_tokenizer import tokenizer_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,14 +18,8 @@ from contextrl.pairs.render import EncodedPair
 from contextrl.verl_ext.ca_loss import option_margin
 from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ModelError
-from contextrl.verl_ext.vision import (
-    MAX_PIXELS,
-    MIN_PIXELS,
-    ROW_KEY,
-    QwenVisionTokenizer,
-    check_placeholders,
-    is_vision,
-)
+from contextrl.verl_ext.vision import ROW_KEY, check_placeholders, is_vision
+from contextrl.verl_ext.vision_tokenizer import MAX_PIXELS, MIN_PIXELS, QwenVisionTokenizer
 
 
 def load_tokenizer(path: str, *, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Any:
@@ -117,7 +111,9 @@ def vision_inputs(batch: PairBatch, config: Any) -> dict[str, Tensor]:
     if batch.seen is None:
         return {}
     check_placeholders(batch.input_ids.unbind(), batch.seen, config)
-    found = {"position_ids": batch.position_ids.to_padded_tensor(0).transpose(0, 1)}  # [C, B, T]
+    rows = [row.T for row in batch.position_ids.unbind()]
+    padded_B_T_C = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    found = {"position_ids": padded_B_T_C.permute(2, 0, 1)}
     for key in sorted({key for each in batch.seen for key in each} - {ROW_KEY}):
         found[key] = torch.cat([each[key] for each in batch.seen if key in each])
     return found

@@ -1,8 +1,8 @@
-"""Values of `job.vl:`, the second recipe: tiny vision models, the scenes they see, their warm-up."""
+"""Values of `job.vl:`, the second recipe: tiny vision models, their scenes, their warm-up."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 

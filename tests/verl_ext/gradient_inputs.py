@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from contextrl.pairs.encode import encode, encode_prompt
 from contextrl.pairs.render import EncodedPair
 from contextrl.pairs.types import Order, RenderedPair
-from contextrl.verl_ext.vision import QwenVisionTokenizer, extended, is_vision
+from contextrl.verl_ext.vision import extended, is_vision
+from contextrl.verl_ext.vision_tokenizer import QwenVisionTokenizer
 
 PROMPT_LENGTHS, RESPONSE_LENGTHS = [5, 7, 6, 9], [4, 6, 5, 3]
 VOCAB = 1000
