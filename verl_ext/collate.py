@@ -81,5 +81,16 @@ def jagged(rows: Sequence[Tensor]) -> Tensor:
     )
 
 
+def rows_of_positions(position_ids: Tensor, n_coordinates: int = 4) -> list[Tensor]:
+    """[C, T] of each row, from whatever a queue made of them: dense [B, C, T], or jagged in T, or
+    jagged in C, which is what torch makes of rows that all have one length."""
+    if not position_ids.is_nested:
+        return list(position_ids.unbind())
+    values, lengths = position_ids.values(), position_ids.offsets().diff().tolist()
+    if values.shape[0] == n_coordinates and values.shape[-1] == sum(lengths):
+        return list(values.split(lengths, dim=-1))
+    return list(values.reshape(-1, n_coordinates, values.shape[-1]).unbind())
+
+
 def _widen(ids: Sequence[int], width: int) -> list[int]:
     return [*ids, *[ids[0]] * (width - len(ids))]
