@@ -31,3 +31,7 @@ class SourceError(PairsError):
 
 class JudgeError(PairsError):
     """The judge's endpoint cannot be used at all: no verdict, no bill."""
+
+
+class ImageError(PairsError):
+    """An image file that we do not open, or that is not the one it should be."""

@@ -14,7 +14,7 @@ from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.released import released_pair, write_released
 from contextrl.pairs.render import PairPromptStyle, orders, render
 from contextrl.pairs.store import PairManifest
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import TrajectoryPair
 
 PARQUET = "train-00000.parquet"
 RELEASED_FILE = "train.jsonl"
@@ -22,8 +22,8 @@ CARD = "README.md"
 _BATCH = 64
 
 
-def export_parquet(folder: Path, pairs: Iterable[Pair], manifest: PairManifest) -> Path:
-    """`folder` holds one parquet file with a column per field of `Pair`, and the card."""
+def export_parquet(folder: Path, pairs: Iterable[TrajectoryPair], manifest: PairManifest) -> Path:
+    """`folder` holds one parquet file with a column per field, and the card."""
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -44,17 +44,21 @@ def export_parquet(folder: Path, pairs: Iterable[Pair], manifest: PairManifest) 
     return path
 
 
-def import_parquet(path: Path) -> Iterator[Pair]:
+def import_parquet(path: Path) -> Iterator[TrajectoryPair]:
     """The pairs of an exported file, one at a time."""
     import pyarrow.parquet
 
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=_BATCH):
         for row in batch.to_pylist():
-            yield Pair.model_validate(row)
+            yield TrajectoryPair.model_validate(row)
 
 
 def export_released(
-    folder: Path, pairs: Sequence[Pair], manifest: PairManifest, style: PairPromptStyle, seed: int
+    folder: Path,
+    pairs: Sequence[TrajectoryPair],
+    manifest: PairManifest,
+    style: PairPromptStyle,
+    seed: int,
 ) -> Path:
     """The authors' format: `prompt` and `correct_answer`, letters balanced over the set."""
     path = _new(folder, RELEASED_FILE)

@@ -24,7 +24,7 @@ from contextrl.envs.types import Record
 from contextrl.pairs.endpoints import ChatEndpoint, EndpointBusyError
 from contextrl.pairs.errors import PromptBudgetError
 from contextrl.pairs.render import RELEASED, order_for, render
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import TrajectoryPair
 
 VERSION = 1
 MAX_REPLY_TOKENS = 300
@@ -129,7 +129,7 @@ class JudgeCache:
 
 
 def judge(
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrajectoryPair],
     endpoint: ChatEndpoint,
     cache: JudgeCache,
     settings: JudgeSettings | None = None,
@@ -147,7 +147,7 @@ def judge(
     fresh: list[Judgement] = []
     done = 0
 
-    def ask(pair: Pair) -> tuple[Judgement | None, bool, str]:
+    def ask(pair: TrajectoryPair) -> tuple[Judgement | None, bool, str]:
         try:
             prompt = judge_prompt(pair, settings)
         except PromptBudgetError:
@@ -197,7 +197,9 @@ def judge(
     )
 
 
-def bill(pairs: Sequence[Pair], model: str, cache: JudgeCache, settings: JudgeSettings) -> Bill:
+def bill(
+    pairs: Sequence[TrajectoryPair], model: str, cache: JudgeCache, settings: JudgeSettings
+) -> Bill:
     """What `judge` would ask; nothing is sent."""
     prompts = []
     cached = 0
@@ -214,7 +216,7 @@ def bill(pairs: Sequence[Pair], model: str, cache: JudgeCache, settings: JudgeSe
     return Bill(len(prompts), cached, tokens, len(prompts) * MAX_REPLY_TOKENS)
 
 
-def judge_prompt(pair: Pair, settings: JudgeSettings) -> str:
+def judge_prompt(pair: TrajectoryPair, settings: JudgeSettings) -> str:
     """Raises `PromptBudgetError` when the pair does not fit even after trimming."""
     shown = render(
         pair,

@@ -12,7 +12,7 @@ from contextrl.envs.types import Record
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.judge import Judgement
 from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import TrajectoryPair
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -41,7 +41,7 @@ def decide(path: Path, item: Judgement, *, valid: bool) -> None:
         stream.write(Decision(pair_id=item.pair_id, valid=valid).model_dump_json() + "\n")
 
 
-def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, Pair]) -> int:
+def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, TrajectoryPair]) -> int:
     """The folder's pairs, with those a person found valid; returns how many came in."""
     manifest, kept = read_manifest(folder), read_pairs(folder)
     there = {pair.pair_id for pair in kept}
@@ -61,7 +61,7 @@ def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, Pair]) -> in
     return len(added)
 
 
-def show(pair: Pair, item: Judgement) -> str:
+def show(pair: TrajectoryPair, item: Judgement) -> str:
     """Enough of a pair to decide: the patch, both issues, the lines that decide, the reason."""
     where = pair.provenance
     lines = [

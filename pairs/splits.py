@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from contextrl.envs.types import Record
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import TrajectoryPair
 
 
 class SplitBy(StrEnum):
@@ -19,14 +19,14 @@ class SplitBy(StrEnum):
 
 
 class Split(Record):
-    train: tuple[Pair, ...]
-    held_out: tuple[Pair, ...]
+    train: tuple[TrajectoryPair, ...]
+    held_out: tuple[TrajectoryPair, ...]
     dropped: int
     """Pairs that would have put one task or run on both sides."""
 
 
 def split_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrajectoryPair],
     *,
     held_out_frac: float,
     seed: int = 0,
@@ -57,14 +57,14 @@ def split_pairs(
     )
 
 
-def _keys(pair: Pair, by: SplitBy) -> set[str]:
+def _keys(pair: TrajectoryPair, by: SplitBy) -> set[str]:
     if by is SplitBy.TASK:
         return {pair.positive.task_id, pair.negative.task_id}
     where = pair.provenance
     return {"\0".join((where.repo, where.base_commit, where.file, where.function))}
 
 
-def _identities(pair: Pair) -> Iterable[tuple[str, str]]:
+def _identities(pair: TrajectoryPair) -> Iterable[tuple[str, str]]:
     for context in (pair.positive, pair.negative):
         yield "task", context.task_id
         yield "run", context.trajectory_id

@@ -27,9 +27,9 @@ def export(
     """Write pairs with a data set card; `datasets.load_dataset(OUT)` reads them."""
     from contextrl.pairs.export import export_parquet, export_released
     from contextrl.pairs.render import RELEASED
-    from contextrl.pairs.store import read_manifest, read_pairs
+    from contextrl.pairs.store import read_manifest, read_trajectory_pairs
 
-    pairs, manifest = read_pairs(path)[:limit], read_manifest(path)
+    pairs, manifest = read_trajectory_pairs(path)[:limit], read_manifest(path)
     manifest = manifest.model_copy(update={"n_pairs": len(pairs)})
     if form is Form.PARQUET:
         written = export_parquet(out, pairs, manifest)

@@ -13,7 +13,7 @@ from contextrl.scripts.console import ScriptError
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.judge import JudgeReport
-    from contextrl.pairs.types import Pair
+    from contextrl.pairs.types import TrajectoryPair
 
 VERDICTS, REVIEW, DECISIONS = "verdicts.jsonl", "review.jsonl", "decisions.jsonl"
 
@@ -48,7 +48,7 @@ def judge(
     from contextrl.pairs.errors import PairFileError
     from contextrl.pairs.judge import JudgeCache, JudgeSettings, bill
     from contextrl.pairs.judge import judge as judge_pairs
-    from contextrl.pairs.store import is_complete, read_pairs
+    from contextrl.pairs.store import is_complete, read_trajectory_pairs
 
     if out is None and not dry_run:
         raise ScriptError("expected --out FOLDER for the verdicts, found none; or use --dry-run")
@@ -56,7 +56,7 @@ def judge(
         raise PairFileError(
             f"expected no pairs in {out}, found a complete set; pass --overwrite or another --out"
         )
-    pairs = read_pairs(path)[:limit]
+    pairs = read_trajectory_pairs(path)[:limit]
     settings = JudgeSettings(max_prompt_tokens=max_prompt_tokens, concurrency=concurrency)
     home = path if path.is_dir() else path.parent
     store = JudgeCache(cache or (out or home).with_suffix(".cache"))
@@ -98,9 +98,9 @@ def review(
 ) -> None:
     """Walk through the UNCERTAIN pairs: v valid, i invalid, s skip, q stop; answers are kept."""
     from contextrl.pairs.review import add_reviewed, decide, open_reviews, show
-    from contextrl.pairs.store import read_pairs
+    from contextrl.pairs.store import read_trajectory_pairs
 
-    by_id = {pair.pair_id: pair for pair in read_pairs(pairs)}
+    by_id = {pair.pair_id: pair for pair in read_trajectory_pairs(pairs)}
     left = open_reviews(folder / REVIEW, folder / DECISIONS)
     for number, item in enumerate(left[:limit], start=1):
         typer.echo(f"\n{number} of {len(left)}\n{show(by_id[item.pair_id], item)}")
@@ -116,7 +116,7 @@ def review(
 
 
 def _store(
-    out: Path, home: Path, pairs: tuple[Pair, ...], report: JudgeReport, overwrite: bool
+    out: Path, home: Path, pairs: tuple[TrajectoryPair, ...], report: JudgeReport, overwrite: bool
 ) -> None:
     from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.judge import JudgeVerdict

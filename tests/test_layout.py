@@ -62,7 +62,7 @@ LATE_IS_FINE = {"torch": frozenset({"scripts/*"})}
 WITHOUT_EXTRAS = ("envs", "agents", "pairs")
 # Sent as text into a sandbox and run by the Python there, which brings its own pytest.
 RUNS_ELSEWHERE = {"envs/mutation_driver.py", "envs/referee.py", "envs/referee_hooks.py"}
-IMPORTED_AS = {"gitpython": "git", "pyyaml": "yaml"}
+IMPORTED_AS = {"gitpython": "git", "pillow": "PIL", "pyyaml": "yaml"}
 # Libraries of the `mine` extra, each imported late by the one file that tells what to install.
 OPTIONAL = {
     "datasets": "pairs/hub.py",
