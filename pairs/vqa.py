@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from contextrl.envs.types import Record
 from contextrl.pairs.errors import PairFileError
+from contextrl.pairs.render_images import CLOSING
 from contextrl.pairs.types import Letter, Order, RenderedPair
-
-CLOSING = "\nOutput A or B directly."
-"""What the release appends to a pair's problem; the reply's first token is the letter."""
 
 
 class VQARow(Record):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from contextrl.agents.types import Limits
 from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings_vl import VLConfig
 
 T = TypeVar("T")
 
@@ -191,6 +192,7 @@ class JobConfig:
     tasks: TaskConfig = field(default_factory=TaskConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     mining: MiningConfig = field(default_factory=MiningConfig)
+    vl: VLConfig = field(default_factory=VLConfig)
 
     @classmethod
     def from_mapping(cls, block: Mapping[str, Any]) -> JobConfig:

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from contextrl.pairs.encode import encode, encode_prompt
-from contextrl.pairs.errors import PairsError
+from contextrl.pairs.errors import ImageError, PairsError
 from contextrl.pairs.types import Order, RenderedPair
 from contextrl.verl_ext.collate import collate, jagged
 from contextrl.verl_ext.errors import ImageTokensError
@@ -73,7 +73,7 @@ def test_any_image_becomes_whole_tokens_within_the_limits(tokenizer, disc, size)
 
 
 def test_an_image_too_long_for_any_processor_is_refused_by_its_row(tokenizer, disc):
-    with pytest.raises(ImageTokensError, match=r"row-7: .* 200:1, found 2000 x 2"):
+    with pytest.raises(ImageError, match=r"row-7: .* 200:1, found 2000 x 2"):
         encode_prompt("<image>", tokenizer, images=[disc("red", (2000, 2))], row_id="row-7")
 
 
