@@ -12,6 +12,7 @@ import typer
 from contextrl.scripts.cli_mine_audit import audit
 from contextrl.scripts.cli_mine_corpus import corpus
 from contextrl.scripts.cli_mine_export import export
+from contextrl.scripts.cli_mine_images import images
 from contextrl.scripts.cli_mine_judge import judge, review
 from contextrl.scripts.cli_mine_read import read
 from contextrl.scripts.cli_mine_scenes import scenes
@@ -33,6 +34,7 @@ app.command()(judge)
 app.command()(review)
 app.command()(export)
 app.command()(scenes)
+app.command()(images)
 
 TRAIN, HELD_OUT = "train", "held-out"
 
