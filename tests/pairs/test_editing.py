@@ -97,6 +97,8 @@ class Server:
                 self.calls["edit"] += 1
                 self.instructions.append(instruction)
             mode = instruction.partition("mode: ")[2]
+            if mode == "address":
+                return 200, {"created": 0, "data": [{"url": "http://127.0.0.1:1/secret"}]}
             file = base64.b64encode(edited(mode)).decode()
             return 200, {"created": 0, "data": [{"b64_json": file}]}
         *images, text = json.loads(body)["messages"][-1]["content"]
@@ -305,6 +307,11 @@ def test_a_busy_endpoint_leaves_the_row_for_the_next_run(server, tmp_path):
     server.faults.append(401)
     with pytest.raises(JudgeError, match="refuses"):
         run(server, tmp_path, ["photo"])
+
+
+def test_an_address_in_a_reply_is_not_followed(server, tmp_path):
+    with pytest.raises(JudgeError, match="not followed"):
+        run(server, tmp_path, ["address"])
 
 
 @pytest.mark.parametrize(
