@@ -35,7 +35,7 @@ class VisionTokenizer(Tokenizer, Protocol):
     """What stands for an image in a text, as the model's own chat template writes it."""
 
     def expand(
-        self, token_ids: Sequence[int], images: Sequence[bytes], *, row_id: str
+        self, token_ids: Sequence[int], images: Sequence[Any], *, row_id: str
     ) -> tuple[list[int], Any]:
         """One token per image feature, and what the model needs besides tokens."""
         ...
@@ -121,12 +121,13 @@ def encode_prompt(
     *,
     row_id: str,
     prefill: str = "",
-    images: Sequence[bytes] = (),
+    images: Sequence[Any] = (),
     thinking: bool = False,
 ) -> tuple[list[int], Any]:
     """Token ids of one user message and the reply's first words; what a model that sees needs too.
 
     With `images`, each `IMAGE_MARK` of the prompt is the next of them. Without, a mark is text.
+    They are encoded files, or whatever else the model's `VisionTokenizer` takes.
 
     Raises:
         PairsError: the marks do not fit the images, the model does not see, there is no chat
