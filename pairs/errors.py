@@ -30,7 +30,15 @@ class SourceError(PairsError):
 
 
 class JudgeError(PairsError):
-    """The judge's endpoint cannot be used at all: no verdict, no bill."""
+    """A model's endpoint cannot be used at all: no verdict, no bill."""
+
+
+class EndpointBusyError(JudgeError):
+    """The endpoint failed on every try with something that may pass."""
+
+
+class EmbeddingError(PairsError):
+    """Images could not be embedded, or their vectors do not go with the ones at hand."""
 
 
 class ImageError(PairsError):

@@ -12,6 +12,7 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,14 @@ class ImageStore:
         """RGB pixels. Raises `ImageError`."""
         return open_image(self.read(ref), row_id=ref.sha256[:12])
 
+    def keep_only(self, refs: Iterable[ImageRef]) -> None:
+        """Files that none of `refs` names are gone: those of a set that was written over."""
+        wanted = {self.path(ref) for ref in refs}
+        with named(self.folder):
+            for path in self.folder.glob("*/*"):
+                if path not in wanted:
+                    path.unlink()
+
     def path(self, ref: ImageRef) -> Path:
         return self.folder / ref.sha256[:2] / f"{ref.sha256}.{_ENDINGS[ref.format]}"
 
@@ -173,5 +182,5 @@ class ImageStore:
         if not path.exists():
             with named(path):
                 os.makedirs(path.parent, exist_ok=True)
-                write_whole(path, [file])
+                write_whole(path, [file], to_disk=False)  # `read` compares the digest
         return ref

@@ -21,8 +21,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contextrl.envs.types import Record
-from contextrl.pairs.endpoints import ChatEndpoint, EndpointBusyError
-from contextrl.pairs.errors import PromptBudgetError
+from contextrl.pairs.endpoints import ChatEndpoint
+from contextrl.pairs.errors import EndpointBusyError, PromptBudgetError
 from contextrl.pairs.render import RELEASED, order_for, render
 from contextrl.pairs.types import TrajectoryPair
 

@@ -1,14 +1,15 @@
-"""Train and held-out pairs that have no run and no task in common."""
+"""Train and held-out pairs that have no run, no task and no image in common."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from contextrl.envs.types import Record
-from contextrl.pairs.types import TrajectoryPair
+from contextrl.pairs.types import ImagePair, TrajectoryPair
 
 
 class SplitBy(StrEnum):
@@ -55,6 +56,29 @@ def split_pairs(
         held_out=tuple(held_out),
         dropped=len(pairs) - len(train) - len(held_out),
     )
+
+
+def split_image_pairs(
+    pairs: Sequence[ImagePair], *, held_out_frac: float, seed: int = 0
+) -> dict[str, tuple[ImagePair, ...]]:
+    """`train` and `held-out`, by whole groups: no image is on both sides.
+
+    Groups are held out until at least `held_out_frac` of the pairs are.
+    """
+    if not 0 < held_out_frac < 1:
+        raise ValueError(f"held_out_frac must be between 0 and 1, got {held_out_frac}")
+    sizes = Counter(pair.provenance.group for pair in pairs)
+    chosen: set[str] = set()
+    count = 0
+    for group in sorted(sizes, key=lambda key: _digest(key, seed))[:-1]:
+        if count >= held_out_frac * len(pairs):
+            break
+        chosen.add(group)
+        count += sizes[group]
+    return {
+        "train": tuple(pair for pair in pairs if pair.provenance.group not in chosen),
+        "held-out": tuple(pair for pair in pairs if pair.provenance.group in chosen),
+    }
 
 
 def _keys(pair: TrajectoryPair, by: SplitBy) -> set[str]:

@@ -189,14 +189,18 @@ def source_file(path: Path) -> SourceFile:
     return SourceFile(path=str(path), sha256=digest.hexdigest())
 
 
-def write_whole(path: Path, blocks: Iterable[bytes]) -> None:
-    """`path` holds these bytes, or what it held before."""
+def write_whole(path: Path, blocks: Iterable[bytes], *, to_disk: bool = True) -> None:
+    """`path` holds these bytes, or what it held before.
+
+    `to_disk` waits until a power cut cannot undo it; without, readers must check what they read.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.writelines(blocks)
             stream.flush()
-            os.fsync(stream.fileno())
+            if to_disk:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

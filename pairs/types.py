@@ -109,6 +109,8 @@ class ImageProvenance(Record):
     negative_id: str = ""
     similarity: float | None = None
     """Cosine of the two images' embeddings; None where it was not asked."""
+    negative_question: str = ""
+    """What the negative's own row asks, where that is another question: a judge must read it."""
     seed: int | None = None
     """Of a scene: with `difficulty` it draws the pair again."""
     difficulty: float | None = None

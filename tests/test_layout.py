@@ -63,12 +63,14 @@ WITHOUT_EXTRAS = ("envs", "agents", "pairs")
 # Sent as text into a sandbox and run by the Python there, which brings its own pytest.
 RUNS_ELSEWHERE = {"envs/mutation_driver.py", "envs/referee.py", "envs/referee_hooks.py"}
 IMPORTED_AS = {"gitpython": "git", "pillow": "PIL", "pyyaml": "yaml"}
-# Libraries of the `mine` extra, each imported late by the one file that tells what to install.
+# Libraries of the extras, each imported late by the one file that tells what to install.
 OPTIONAL = {
     "datasets": "pairs/hub.py",
     "git": "pairs/repositories.py",
-    "litellm": "pairs/endpoints.py",
-    "numpy": "pairs/shortcuts.py",
+    "faiss": "pairs/neighbours.py",
+    "imagehash": "pairs/duplicates.py",
+    "litellm": "pairs/litellm_calls.py",
+    "sentence_transformers": "pairs/embedders.py",
     "sklearn": "pairs/shortcuts.py",
 }
 

@@ -8,12 +8,12 @@ from random import Random
 from PIL import ImageChops
 
 from contextrl.pairs.errors import PairsError
-from contextrl.pairs.scenes import charts, figures, meters
+from contextrl.pairs.scenes import charts, figures, geometry, meters, plots, puzzles, tables
 from contextrl.pairs.scenes.canvas import Canvas, paper
 from contextrl.pairs.scenes.types import Family, Level, ScenePair
 from contextrl.pairs.types import Box
 
-__all__ = ["FAMILIES", "VERSION", "Family", "ScenePair", "draw_pair", "side_of"]
+__all__ = ["FAMILIES", "VERSION", "Family", "ScenePair", "chosen", "draw_pair", "side_of"]
 
 VERSION = 1
 """Another number where the same seed draws another pair."""
@@ -21,8 +21,9 @@ PATCH = 28
 """Sides are multiples of it: the pixels of one image token of the Qwen-VL models."""
 LARGEST_SIDE = 448
 
+_MODULES = (charts, plots, geometry, tables, meters, figures, puzzles)
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for module in (charts, figures, meters) for family in module.FAMILIES
+    family.name: family for module in _MODULES for family in module.FAMILIES
 }
 
 
@@ -34,11 +35,7 @@ def draw_pair(
     Raises:
         PairsError: no such family, or a side at which it cannot be read.
     """
-    kind = FAMILIES.get(family)
-    if kind is None:
-        raise PairsError(
-            f"expected a family of scenes, found {family!r}; there are {', '.join(FAMILIES)}"
-        )
+    kind = _known(family)
     side = side_of(kind, difficulty) if side is None else side
     if side < kind.least_side:
         raise PairsError(
@@ -67,6 +64,20 @@ def draw_pair(
         image_negative=images[1],
         box=Box(left=left, top=top, right=right, bottom=bottom),
     )
+
+
+def chosen(families: str) -> tuple[str, ...]:
+    """Of a comma-separated list; all of them for an empty one. Raises `PairsError`."""
+    names = tuple(name.strip() for name in families.split(",")) if families else tuple(FAMILIES)
+    return tuple(_known(name).name for name in names)
+
+
+def _known(name: str) -> Family:
+    if name not in FAMILIES:
+        raise PairsError(
+            f"expected a family of scenes, found {name!r}; there are {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[name]
 
 
 def side_of(family: Family, difficulty: float) -> int:

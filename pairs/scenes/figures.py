@@ -6,8 +6,9 @@ import math
 from random import Random
 
 from contextrl.pairs.scenes.canvas import COLORS, INK, Canvas, Point, around
-from contextrl.pairs.scenes.types import Family, Level, Scene
+from contextrl.pairs.scenes.types import Family, Level, Scene, two_of
 
+DIRECTIONS = ("up", "up right", "right", "down right", "down", "down left", "left", "up left")
 KINDS = ("circle", "square", "triangle", "star", "diamond", "hexagon")
 
 
@@ -70,4 +71,51 @@ def scattered(rng: Random, count: int, level: Level) -> list[tuple[Point, float]
     return places
 
 
-FAMILIES = (Family(name="shapes", domain="natural", least_side=56, compose=shapes),)
+def counting(rng: Random, level: Level) -> Scene:
+    """One figure is of another kind, so there is one more or less of the kind to count."""
+    total = level.steps(4, 16)
+    kind, *others = rng.sample(KINDS, len(KINDS))
+    lower = rng.randrange(max(1, level.steps(3, 9)))
+    kinds = [kind] * lower + [rng.choice(others) for _ in range(total - lower - 1)]
+    swapped = rng.choice(others)
+    figures = [(each, rng.choice(list(COLORS))) for each in [swapped, *kinds]]
+    places = scattered(rng, total, level)
+    more_first = rng.random() < 0.5
+
+    def paint(canvas: Canvas, variant: int) -> None:
+        for at, ((each, hue), (place, radius)) in enumerate(zip(figures, places, strict=True)):
+            is_more = at == 0 and more_first == (variant == 0)
+            figure(canvas, kind if is_more else each, place, radius, COLORS[hue])
+
+    answers = (str(lower + more_first), str(lower + (not more_first)))
+    return Scene(f"How many {kind}s are there?", answers, paint)
+
+
+def arrows(rng: Random, level: Level) -> Scene:
+    """The arrow of one colour points another way."""
+    others = level.steps(0, 8)
+    names = DIRECTIONS if level.difficulty >= 0.4 else DIRECTIONS[::2]
+    couple = rng.sample(names, 2)
+    if level.difficulty > 0.7:  # neighbours on the compass
+        couple = list(two_of(rng, DIRECTIONS, 1))
+    hues = rng.sample(list(COLORS), len(COLORS))
+    places = scattered(rng, others + 1, level)
+    rest = [(rng.choice(names), rng.choice(hues[1:])) for _ in range(others)]
+
+    def paint(canvas: Canvas, variant: int) -> None:
+        for (way, hue), (place, radius) in zip(
+            [(couple[variant], hues[0]), *rest], places, strict=True
+        ):
+            turn = -90 + 45 * DIRECTIONS.index(way)
+            ends = around(place, radius, turn + 180), around(place, radius, turn)
+            canvas.arrow(*ends, COLORS[hue], 0.22 * radius)
+
+    question = f"In which direction does the {hues[0]} arrow point?"
+    return Scene(question, (couple[0], couple[1]), paint)
+
+
+FAMILIES = (
+    Family(name="shapes", domain="natural", least_side=56, compose=shapes),
+    Family(name="counting", domain="natural", least_side=56, compose=counting),
+    Family(name="arrows", domain="natural", least_side=56, compose=arrows),
+)

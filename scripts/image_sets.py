@@ -1,0 +1,67 @@
+"""Pairs of images as one folder, or as a train and a held-out folder that share no image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contextrl.pairs.cascade import StageCount
+from contextrl.pairs.errors import PairFileError
+from contextrl.pairs.images import ImageStore
+from contextrl.pairs.splits import split_image_pairs
+from contextrl.pairs.store import PairManifest, is_complete, write_pairs
+from contextrl.pairs.types import ImagePair
+
+TRAIN, HELD_OUT = "train", "held-out"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    pairs: tuple[ImagePair, ...]
+    stages: tuple[StageCount, ...]
+    miner: str
+    seed: int
+
+
+def refuse_existing(out: Path, held_out_frac: float, overwrite: bool) -> None:
+    """Before the work, not after it. Raises `PairFileError`."""
+    for folder in _folders(out, held_out_frac).values():
+        if is_complete(folder) and not overwrite:
+            raise PairFileError(
+                f"expected no pairs in {folder}, found a complete set; pass --overwrite or "
+                "another --out"
+            )
+
+
+def write_sets(
+    out: Path, made: ImageSet, held_out_frac: float, *, overwrite: bool
+) -> dict[Path, PairManifest]:
+    """Each folder holds its pairs and exactly their images; `out` held all images before."""
+    folders = _folders(out, held_out_frac)
+    parts = {"": made.pairs}
+    if held_out_frac:
+        parts = split_image_pairs(made.pairs, held_out_frac=held_out_frac, seed=made.seed)
+    manifests = {}
+    for part, folder in folders.items():
+        refs = {side.image for pair in parts[part] for side in (pair.positive, pair.negative)}
+        if folder != out:
+            store = ImageStore(folder)
+            for ref in sorted(refs, key=lambda each: each.sha256):
+                store.put(ImageStore(out).read(ref), row_id=ref.sha256[:12])
+        manifests[folder] = write_pairs(
+            folder,
+            parts[part],
+            miner=made.miner,
+            seed=made.seed,
+            stages=made.stages,
+            split=part,
+            overwrite=overwrite,
+        )
+        ImageStore(folder).keep_only(refs)
+    if held_out_frac:
+        ImageStore(out).keep_only(())
+    return manifests
+
+
+def _folders(out: Path, held_out_frac: float) -> dict[str, Path]:
+    return {TRAIN: out / TRAIN, HELD_OUT: out / HELD_OUT} if held_out_frac else {"": out}
