@@ -114,7 +114,7 @@ def write_rows(
 
 
 def _check(row: VQARow, tokenizer: Any, vl: VLConfig, max_prompt_tokens: int) -> None:
-    n_tokens = len(question_prompt(row, tokenizer, vl.format_prompt, vl.thinking).token_ids)
+    n_tokens = len(question_prompt(row, tokenizer, vl).token_ids)
     if n_tokens > max_prompt_tokens:
         raise ConfigError(
             f"{row.row_id}: expected a prompt of at most {max_prompt_tokens} tokens, found "

@@ -27,8 +27,9 @@ from contextrl.scripts.run_folder import (
 from contextrl.scripts.stages import Cache, Stages
 from contextrl.scripts.vl_data import TRAIN, Asked, absolute, choose_rows, write_rows
 from contextrl.scripts.vl_policy import warm_vl_policy
-from contextrl.scripts.vl_scenes import prepare_scenes
+from contextrl.scripts.vl_scenes import known_and_unseen, prepare_scenes
 from contextrl.verl_ext.compose import CONFIG_DIR, compose
+from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
@@ -66,6 +67,7 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
     ca, vl = CAConfig.from_mapping(config.ca), job.vl
     train_file, validate = vl.train, dict(vl.validate)
     pairs, held_out = ca.pairs and absolute(ca.pairs), ca.held_out and absolute(ca.held_out)
+    drawn = None
     if train_file is None:
         with stages.stage("scenes", "questions and pairs drawn by program"):
             drawn, cached = prepare_scenes(vl.scenes, cache, stages.progress)
@@ -74,8 +76,12 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
         validate = {name: str(file) for name, file in drawn.validate.items()}
         pairs, held_out = pairs or str(drawn.pairs), held_out or str(drawn.probe)
     if not is_given(config, MODEL):
+        if drawn is None:
+            raise ConfigError(
+                f"expected {MODEL} to name the model that learns from job.vl.train, found none"
+            )
         with stages.stage("policy", "a tiny vision model, warmed up on questions about images"):
-            model, cached = warm_vl_policy(vl, ca, cache, stages.progress)
+            model, cached = warm_vl_policy(vl, ca, drawn, cache, stages.progress)
             stages.say(f"{model}{' (cached)' if cached else ''}")
         with open_dict(config):
             config.actor_rollout_ref.model.path = str(model)
@@ -132,7 +138,7 @@ def report(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) ->
     metrics = read_metrics(run_dir)
     summary = vl_report.summarise(
         run_dir,
-        held_out_families=job.vl.scenes.held_out_families if job.vl.train is None else "",
+        families=known_and_unseen(job.vl.scenes) if job.vl.train is None else ((), ()),
         metrics=metrics,
         stage_seconds=stages.seconds,
         checkpoint=str(last_checkpoint(run_dir)),

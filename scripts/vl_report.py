@@ -23,6 +23,7 @@ from contextrl.scripts.report_parts import (
     versions,
     write_summary,
 )
+from contextrl.scripts.vl_scenes import family_of
 from contextrl.verl_ext.vqa import Answer, read_answers
 
 __all__ = ["PLOT", "VLSummary", "lines", "plot", "summarise", "write_summary"]
@@ -55,13 +56,17 @@ class VLSummary(Record):
 def summarise(
     run_dir: Path,
     *,
-    held_out_families: str,
+    families: tuple[Sequence[str], Sequence[str]],
     metrics: Sequence[MetricsLine],
     stage_seconds: Mapping[str, float],
     checkpoint: str,
     config: dict[str, Any],
 ) -> VLSummary:
-    """Reads the run folder. Without validations at two steps there is no change to report."""
+    """Reads the run folder. Without validations at two steps there is no change to report.
+
+    `families` of scenes: those trained on, those only measured on; none for other rows.
+    """
+    known, unseen = families
     steps = sorted({line.step for line in metrics if line.kind == "validate"})
     done = [line for line in metrics if line.kind == "train"]
     answers = [answer for answer in read_answers(run_dir) if answer.phase == "validate"]
@@ -69,8 +74,13 @@ def summarise(
         run=run_dir.name,
         questions=_changes(answers, steps, lambda a: a.split, lambda a: a.accuracy),
         formats=_changes(answers, steps, lambda a: a.split, lambda a: a.format),
-        families=_changes(answers, steps, _family, lambda a: a.accuracy),
-        probe=_probe(run_dir, steps, held_out_families),
+        families=_changes(
+            [answer for answer in answers if family_of(answer.row_id, [*known, *unseen])],
+            steps,
+            lambda a: family_of(a.row_id, [*known, *unseen]),
+            lambda a: a.accuracy,
+        ),
+        probe=_probe(run_dir, steps, unseen),
         train_reward=series(done, "critic/rewards/mean"),
         ca_accuracy=series(done, "ca/accuracy"),
         step_seconds=step_seconds(done),
@@ -165,16 +175,11 @@ def _changes(
     }
 
 
-def _family(answer: Answer) -> str:
-    return answer.row_id.rpartition("-")[0] or answer.split
-
-
-def _probe(run_dir: Path, steps: Sequence[int], held_out_families: str) -> dict[str, ProbeChange]:
+def _probe(run_dir: Path, steps: Sequence[int], unseen: Sequence[str]) -> dict[str, ProbeChange]:
     files = [run_dir / "probe" / f"step-{step}.json" for step in (*steps[:1], *steps[-1:])]
     if len(steps) < 2 or not all(file.exists() for file in files):
         return {}
     before, after = (ProbeReport.model_validate_json(file.read_bytes()) for file in files)
-    unseen = {name.strip() for name in held_out_families.split(",") if name.strip()}
     found = {}
     for name in (IMAGES, FAMILIES):
         sides = [_part(report, unseen, name == FAMILIES) for report in (before, after)]
@@ -189,7 +194,7 @@ def _probe(run_dir: Path, steps: Sequence[int], held_out_families: str) -> dict[
     return found
 
 
-def _part(report: ProbeReport, unseen: set[str], of_unseen: bool) -> ProbeReport:
+def _part(report: ProbeReport, unseen: Sequence[str], of_unseen: bool) -> ProbeReport:
     prompts = [
         each for each in report.prompts if (each.pair_id.rpartition("-")[0] in unseen) == of_unseen
     ]

@@ -1,28 +1,32 @@
-"""Stage `scenes`: questions and pairs drawn by program, each split from seeds of its own."""
+"""Stage `scenes`: questions and pairs drawn by program; no image is on two sides of a split."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextrl.pairs.images import ImageStore
-from contextrl.pairs.scenes import FAMILIES, VERSION, ScenePair, draw_pair
-from contextrl.pairs.store import write_pairs
-from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
+from PIL import Image
+
+from contextrl.pairs.errors import PairsError
+from contextrl.pairs.images import ImageStore, open_image
+from contextrl.pairs.scene_pairs import SceneSettings, write_scenes
+from contextrl.pairs.scenes import ScenePair, chosen, draw_pair
+from contextrl.pairs.store import read_image_pairs
 from contextrl.scripts.stages import Cache, source_digest
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings_vl import ScenesConfig
+from contextrl.verl_ext.vqa_rows import VQARows
 
 Progress = Callable[[str, int, int | None], None]
 
-WARM_UP, TRAIN, PAIRS, IMAGES, HELD_OUT = range(5)
-"""Whose seeds: no scene is drawn for two of them."""
+WARM_UP, TRAIN, IMAGES, HELD_OUT = range(4)
+"""Whose seeds."""
 SEEDS_EACH = 10_000_000
-MINER = f"scenes-{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,74 +56,95 @@ class Scenes:
 
 
 def prepare_scenes(config: ScenesConfig, cache: Cache, progress: Progress) -> tuple[Scenes, bool]:
-    """Drawn, or found in the cache. Raises `ConfigError` for an unknown family."""
-    families_of(config.families)
-    families_of(config.held_out_families)
+    """Drawn, or found in the cache. Raises `ConfigError` for a wrong family or too small a side."""
     inputs = {
         "scenes": dataclasses.asdict(config),
-        "code": source_digest("contextrl.pairs.scenes", "contextrl.scripts:vl_scenes.py"),
+        "code": source_digest(
+            "contextrl.pairs.scenes",
+            "contextrl.pairs:scene_pairs.py",
+            "contextrl.scripts:vl_scenes.py",
+        ),
     }
-    folder, cached = cache.folder("scenes", inputs, lambda draft: _make(config, draft, progress))
+    try:
+        folder, cached = cache.folder(
+            "scenes", inputs, lambda draft: _make(config, draft, progress)
+        )
+    except PairsError as error:
+        raise ConfigError(f"job.vl.scenes: {error}") from error
     return Scenes(folder, config), cached
 
 
-def families_of(names: str) -> list[str]:
-    """Raises `ConfigError` for one that is not drawn here."""
-    families = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in families if name not in FAMILIES]
-    if unknown:
-        raise ConfigError(
-            f"expected families of scenes in job.vl.scenes, found {', '.join(unknown)}; there are "
-            f"{', '.join(FAMILIES)}"
-        )
-    return families
+def known_and_unseen(config: ScenesConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Families that are trained on, and those that are only measured on."""
+    unseen = chosen(config.held_out_families) if config.held_out_families else ()
+    return chosen(config.families), unseen
 
 
 def scenes(
-    config: ScenesConfig, families: Sequence[str], use: int, count: int | None = None
+    config: ScenesConfig, families: Sequence[str], use: int, *, unlike: frozenset[str] = frozenset()
 ) -> Iterator[ScenePair]:
-    """Scenes for one use, the families in turn; without a count they go on."""
-    first = (5 * config.seed + use) * SEEDS_EACH
-    number = 0
-    while count is None or number < count:
+    """Scenes for one use without end, the families in turn, none with an image of `unlike`."""
+    first = (4 * config.seed + use) * SEEDS_EACH
+    for number in range(SEEDS_EACH):
         family = families[number % len(families)]
-        yield draw_pair(family, first + number, config.difficulty, side=config.side)
-        number += 1
+        pair = draw_pair(family, first + number, config.difficulty, side=config.side)
+        if unlike.isdisjoint((_pixels(pair.image_positive), _pixels(pair.image_negative))):
+            yield pair
+
+
+def held_out_pixels(drawn: Scenes) -> frozenset[str]:
+    """Digests of every image that is only measured on."""
+    store = ImageStore(drawn.probe)
+    found = {
+        _pixels(store.open(context.image))
+        for pair in read_image_pairs(drawn.probe)
+        for context in (pair.positive, pair.negative)
+    }
+    for file in drawn.validate.values():
+        for row in VQARows.open(file):
+            found |= {_pixels(open_image(image, row_id=row.row_id)) for image in row.images}
+    return frozenset(found)
 
 
 def _make(config: ScenesConfig, folder: Path, progress: Progress) -> None:
-    known, unseen = families_of(config.families), families_of(config.held_out_families)
-    splits = {"heldout_images": (known, IMAGES)}
-    if unseen:
-        splits["heldout_families"] = (unseen, HELD_OUT)
-    for name, (families, use) in splits.items():
-        drawn = scenes(config, families, use, config.n_validate)
-        write_questions(folder / f"{name}.parquet", drawn, seed=config.seed)
-    drawn = scenes(config, known, TRAIN, config.n_train)
-    write_questions(folder / "train.parquet", drawn, seed=config.seed)
-    probed = [
-        pair
-        for families, use in splits.values()
-        for pair in scenes(config, families, use, config.n_probe)
-    ]
-    total = config.n_pairs + len(probed)
-    _write_pairs(folder / "probe", probed, config, lambda done: progress("pairs", done, total))
-    _write_pairs(
-        folder / "pairs",
-        scenes(config, known, PAIRS, config.n_pairs),
-        config,
-        lambda done: progress("pairs", len(probed) + done, total),
+    known, unseen = known_and_unseen(config)
+    drawn = Scenes(folder, config)
+    write_questions(
+        drawn.validate["heldout_images"], scenes(config, known, IMAGES), config.n_validate
     )
+    if unseen:
+        write_questions(
+            drawn.validate["heldout_families"], scenes(config, unseen, HELD_OUT), config.n_validate
+        )
+    total = config.n_pairs + config.n_probe
+    shared = {
+        "seed": config.seed,
+        "easiest": config.difficulty,
+        "hardest": config.difficulty,
+        "side": config.side,
+    }
+    write_scenes(
+        drawn.probe,
+        SceneSettings(families=(*known, *unseen), n=config.n_probe, **shared),
+        on_progress=lambda done, _: progress("pairs", done, total),
+    )
+    write_scenes(
+        drawn.pairs,
+        SceneSettings(families=known, n=config.n_pairs, unlike=(drawn.probe,), **shared),
+        on_progress=lambda done, _: progress("pairs", config.n_probe + done, total),
+    )
+    asked = scenes(config, known, TRAIN, unlike=held_out_pixels(drawn))
+    write_questions(drawn.train, asked, config.n_train)
 
 
-def write_questions(path: Path, drawn: Iterator[ScenePair], *, seed: int) -> None:
-    """One question for each scene, about one of its two images, in the released columns."""
+def write_questions(path: Path, drawn: Iterator[ScenePair], count: int) -> None:
+    """`count` questions in the released columns, each about one image of its scene."""
     import pandas as pd
 
-    rng = random.Random(seed)
     rows = []
-    for pair in drawn:
-        positive = rng.random() < 0.5
+    for _ in range(count):
+        pair = next(drawn)
+        positive = random.Random(pair.seed).random() < 0.5
         image = pair.image_positive if positive else pair.image_negative
         file = io.BytesIO()
         image.save(file, "PNG")
@@ -128,46 +153,16 @@ def write_questions(path: Path, drawn: Iterator[ScenePair], *, seed: int) -> Non
                 "images": [{"bytes": file.getvalue(), "path": None}],
                 "problem": f"<image>{pair.question}",
                 "answer": pair.answer_positive if positive else pair.answer_negative,
-                "row_id": f"{pair.family}-{pair.seed}",
+                "row_id": f"{pair.family}-{pair.seed}-{pair.difficulty:g}",
             }
         )
     pd.DataFrame(rows).to_parquet(path)
 
 
-def _write_pairs(
-    folder: Path,
-    drawn: Sequence[ScenePair] | Iterator[ScenePair],
-    config: ScenesConfig,
-    progress: Callable[[int], None],
-) -> None:
-    store = ImageStore(folder)
-
-    def pairs() -> Iterator[ImagePair]:
-        for done, pair in enumerate(drawn, start=1):
-            yield image_pair(pair, store)
-            progress(done)
-
-    write_pairs(folder, pairs(), miner=MINER, seed=config.seed)
+def family_of(name: str, families: Sequence[str]) -> str:
+    """The family of a row or a pair by its id; empty when it is of none of them."""
+    return max((each for each in families if name.startswith(f"{each}-")), key=len, default="")
 
 
-def image_pair(pair: ScenePair, store: ImageStore) -> ImagePair:
-    """A drawn scene with its two images kept in `store`."""
-    name = f"{pair.family}-{pair.seed}"
-    return ImagePair(
-        pair_id=name,
-        question=pair.question,
-        answer=pair.answer_positive,
-        positive=ImageContext(
-            image=store.put_drawn(pair.image_positive), answer=pair.answer_positive, box=pair.box
-        ),
-        negative=ImageContext(
-            image=store.put_drawn(pair.image_negative), answer=pair.answer_negative, box=pair.box
-        ),
-        provenance=ImageProvenance(
-            source=pair.family,
-            group=name,
-            seed=pair.seed,
-            difficulty=pair.difficulty,
-            miner=MINER,
-        ),
-    )
+def _pixels(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()

@@ -89,3 +89,8 @@ def plain_vision_output(model: Any) -> None:
     tower = getattr(getattr(model, "model", None), "visual", None)
     if tower is not None and not hasattr(tower, "deepstack_visual_indexes"):
         tower.register_forward_hook(lambda _, __, output: getattr(output, "pooler_output", output))
+
+
+def freeze_vision_tower(model: Any) -> None:
+    """Features as they are, the projection into the language model included."""
+    model.model.visual.requires_grad_(False)

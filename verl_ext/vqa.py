@@ -22,6 +22,7 @@ from contextrl.pairs.vqa import VQARow
 from contextrl.verl_ext.rewards import Score, score
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
+from contextrl.verl_ext.settings_vl import VLConfig
 from contextrl.verl_ext.vision import VisionInputs
 from contextrl.verl_ext.vqa_rows import VQARows
 
@@ -87,7 +88,7 @@ class Questions:
     def _prompt(self, source: str, index: int) -> Prompt:
         """Raises an error naming the row whose images or marks do not fit."""
         row = self.row(source, index)
-        return question_prompt(row, self.tokenizer, self.job.vl.format_prompt, self.job.vl.thinking)
+        return question_prompt(row, self.tokenizer, self.job.vl)
 
     def grade(
         self, row: VQARow, reply: str, *, phase: str, split: str, train_step: int, sample: int
@@ -108,15 +109,15 @@ class Questions:
         return found
 
 
-def question_prompt(row: VQARow, tokenizer: Any, format_prompt: str, thinking: bool) -> Prompt:
+def question_prompt(row: VQARow, tokenizer: Any, vl: VLConfig) -> Prompt:
     """One question, the format asked for after it, as the policy meets it.
 
     Raises `PairsError` or `ImageTokensError` naming the row.
     """
     images = [tokenizer.prepared(file, row_id=row.row_id) for file in row.images]
-    text = row.problem.strip() + format_prompt
+    text = row.problem.strip() + vl.format_prompt
     token_ids, vision = encode_prompt(
-        text, tokenizer, images=row.images, row_id=row.row_id, thinking=thinking
+        text, tokenizer, images=row.images, row_id=row.row_id, prefill=vl.reply_prefix
     )
     return Prompt(token_ids, vision, images)
 
