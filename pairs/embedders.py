@@ -5,8 +5,6 @@ Near in embedding space means alike to the eye and in meaning; only a model give
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +14,9 @@ import numpy as np
 import requests
 from PIL.Image import Resampling
 
+from contextrl.pairs.endpoints import data_url
 from contextrl.pairs.errors import EmbeddingError
+from contextrl.pairs.images import png_file
 from contextrl.pairs.patience import Patience
 
 if TYPE_CHECKING:
@@ -115,9 +115,7 @@ class ServerEmbedder:
         return unit_rows(np.asarray(rows, np.float32))
 
     def _patiently(self, image: Image) -> list[float]:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=1)
-        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        url = data_url(png_file(image))
         body = {
             "model": self._settings.model,
             "encoding_format": "float",

@@ -137,11 +137,14 @@ class LiteLLMEndpoint:
         )
 
 
+def data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
 def _content(prompt: str, images: Sequence[bytes]) -> Any:
     if not images:
         return prompt
-    urls = ["data:image/png;base64," + base64.b64encode(file).decode() for file in images]
-    shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    shown = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in images]
     return [*shown, {"type": "text", "text": prompt}]
 
 

@@ -37,6 +37,10 @@ class EndpointBusyError(JudgeError):
     """The endpoint failed on every try with something that may pass."""
 
 
+class SpentError(PairsError):
+    """The money that a run may spend is spent."""
+
+
 class EmbeddingError(PairsError):
     """Images could not be embedded, or their vectors do not go with the ones at hand."""
 

@@ -116,6 +116,18 @@ def _rgb(image: Image.Image, row_id: str) -> Image.Image:
     return image.convert("RGB")
 
 
+def png_file(image: Image.Image) -> bytes:
+    """The same bytes for the same pixels."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """Equal for one picture in two encodings."""
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
+
 def _brightest(image: Image.Image) -> float:
     extrema: Any = image.getextrema()  # of one band: (least, most)
     return float(extrema[1])
@@ -134,9 +146,7 @@ class ImageStore:
 
     def put_drawn(self, image: Image.Image) -> ImageRef:
         """An image of our own, as PNG."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=6)
-        return self._keep(buffer.getvalue(), image.size, "png")
+        return self._keep(png_file(image), image.size, "png")
 
     def read(self, ref: ImageRef) -> bytes:
         """The file's bytes. Raises `ImageError` when it is missing or another one."""

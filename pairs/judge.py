@@ -7,22 +7,18 @@ it is neither valid nor invalid, is not cached, and is counted.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from contextrl.envs.types import Record
 from contextrl.pairs.endpoints import ChatEndpoint
 from contextrl.pairs.errors import EndpointBusyError, PromptBudgetError
+from contextrl.pairs.record_cache import RecordCache, key_of
 from contextrl.pairs.render import RELEASED, order_for, render
 from contextrl.pairs.types import TrajectoryPair
 
@@ -108,24 +104,11 @@ class JudgeSettings:
     """Of the option order that the judge is shown."""
 
 
-class JudgeCache:
+class JudgeCache(RecordCache[Judgement]):
     """One file per verdict, named by the digest of model and prompt."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, key: str) -> Judgement | None:
-        try:
-            return Judgement.model_validate_json((self.folder / f"{key}.json").read_text("utf-8"))
-        except (FileNotFoundError, ValidationError):
-            return None  # a file of an older version is asked again
-
-    def put(self, key: str, judgement: Judgement) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".verdict.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(judgement.model_dump_json())
-        os.replace(temporary, self.folder / f"{key}.json")
+        super().__init__(folder, Judgement)
 
 
 def judge(
@@ -229,7 +212,7 @@ def judge_prompt(pair: TrajectoryPair, settings: JudgeSettings) -> str:
 
 
 def cache_key(model: str, prompt: str) -> str:
-    return hashlib.sha256(f"{VERSION}\0{model}\0{prompt}".encode("utf-8", "replace")).hexdigest()
+    return key_of(str(VERSION), model, prompt)
 
 
 def read_verdict(reply: str) -> tuple[JudgeVerdict, str]:

@@ -16,7 +16,7 @@ from contextrl.pairs.embedders import Embedder
 from contextrl.pairs.embedding_file import EmbeddingFile, SeenImage
 from contextrl.pairs.encode import IMAGE_MARK
 from contextrl.pairs.errors import ImageError, PairFileError
-from contextrl.pairs.images import open_image
+from contextrl.pairs.images import open_image, pixel_digest
 from contextrl.pairs.vqa import VQARow
 
 Sources = Sequence[tuple[str, Sequence[VQARow]]]
@@ -113,7 +113,7 @@ class RowScan:
             except ImageError as error:
                 self._lose(RowStage.OPENS, error)
                 return None
-            pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()[:16]
+            pixels = bytes.fromhex(pixel_digest(image))[:16]
             self._waiting[digest] = (SeenImage(digest, pixels, look_of(image)), image)
         number = len(self._vectors) + list(self._waiting).index(digest)
         if len(self._waiting) >= self._batch:

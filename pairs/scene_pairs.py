@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from PIL import Image
-
 from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.errors import PairsError
-from contextrl.pairs.images import ImageStore
+from contextrl.pairs.images import ImageStore, pixel_digest
 from contextrl.pairs.scenes import FAMILIES, VERSION, ScenePair, draw_pair
 from contextrl.pairs.store import PairManifest, is_complete, read_image_pairs, write_pairs
 from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
@@ -108,7 +105,7 @@ def _distinct(
         for tries in range(1, TRIES + 1):
             difficulty = round(rng.uniform(settings.easiest, settings.hardest), 3)
             scene = draw_pair(family, rng.getrandbits(48), difficulty, side=settings.side)
-            pixels = _digest(scene.image_positive), _digest(scene.image_negative)
+            pixels = pixel_digest(scene.image_positive), pixel_digest(scene.image_negative)
             if (scene.question, *pixels) not in known and taken.isdisjoint(pixels):
                 known.add((scene.question, *pixels))
                 yield tries, image_pair(scene, store)
@@ -124,8 +121,4 @@ def _pixels_in(folder: Path) -> Iterator[str]:
     store = ImageStore(folder)
     for pair in read_image_pairs(folder):
         for context in (pair.positive, pair.negative):
-            yield _digest(store.open(context.image))
-
-
-def _digest(image: Image.Image) -> str:
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+            yield pixel_digest(store.open(context.image))

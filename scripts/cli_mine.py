@@ -11,6 +11,7 @@ import typer
 
 from contextrl.scripts.cli_mine_audit import audit
 from contextrl.scripts.cli_mine_corpus import corpus
+from contextrl.scripts.cli_mine_edit import edit
 from contextrl.scripts.cli_mine_export import export
 from contextrl.scripts.cli_mine_images import images
 from contextrl.scripts.cli_mine_judge import judge, review
@@ -35,6 +36,7 @@ app.command()(review)
 app.command()(export)
 app.command()(scenes)
 app.command()(images)
+app.command()(edit)
 
 TRAIN, HELD_OUT = "train", "held-out"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,6 @@ from contextrl.scripts.console import ScriptError
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.embedders import Embedder
-    from contextrl.pairs.row_scan import Sources
 
 
 class EmbedWith(StrEnum):
@@ -71,11 +69,11 @@ def images(
     """Retrieve pairs of alike images whose answers differ; print the counts of every stage."""
     from contextrl.pairs.images import ImageStore
     from contextrl.pairs.retrieval import MINER, Questions, RetrievalSettings, retrieve
-    from contextrl.scripts.image_sets import ImageSet, refuse_existing, write_sets
+    from contextrl.scripts.image_sets import ImageSet, open_rows, refuse_existing, write_sets
     from contextrl.verl_ext.answers import same_answer
 
     refuse_existing(out, held_out_frac, overwrite)
-    rows = _open(sources)
+    rows = open_rows(sources)
     result = retrieve(
         rows,
         _embedder(embedder, model, base_url, api_key_env, device),
@@ -105,20 +103,6 @@ def images(
         typer.echo(f"  {count} rows left out: {reason}")
     for folder, manifest in manifests.items():
         typer.echo(f"{manifest.n_pairs} pairs in {folder}")
-
-
-def _open(sources: Sequence[str]) -> Sources:
-    from contextrl.pairs.vqa_folder import FolderRows
-    from contextrl.verl_ext.vqa_rows import VQARows
-
-    found = []
-    for source in sources:
-        is_folder = Path(source).is_dir() or source.endswith(".jsonl")
-        rows = FolderRows(Path(source)) if is_folder else VQARows.open(source)
-        found.append((Path(source).stem, rows))
-    if len({name for name, _ in found}) != len(found):
-        raise ScriptError("expected sources of different names, found one name twice; rename one")
-    return found
 
 
 def _embedder(

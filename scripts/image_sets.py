@@ -1,16 +1,20 @@
-"""Pairs of images as one folder, or as a train and a held-out folder that share no image."""
+"""Image questions in, pairs of images out: one folder, or two that share no image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.images import ImageStore
+from contextrl.pairs.row_scan import Sources
 from contextrl.pairs.splits import split_image_pairs
 from contextrl.pairs.store import PairManifest, is_complete, write_pairs
 from contextrl.pairs.types import ImagePair
+from contextrl.pairs.vqa_folder import FolderRows
+from contextrl.scripts.console import ScriptError
 
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -21,6 +25,20 @@ class ImageSet:
     stages: tuple[StageCount, ...]
     miner: str
     seed: int
+
+
+def open_rows(sources: Sequence[str]) -> Sources:
+    """Each source by its file's name. Raises `PairFileError`, or `ScriptError` for a name twice."""
+    from contextrl.verl_ext.vqa_rows import VQARows
+
+    found = []
+    for source in sources:
+        is_folder = Path(source).is_dir() or source.endswith(".jsonl")
+        rows = FolderRows(Path(source)) if is_folder else VQARows.open(source)
+        found.append((Path(source).stem, rows))
+    if len({name for name, _ in found}) != len(found):
+        raise ScriptError("expected sources of different names, found one name twice; rename one")
+    return found
 
 
 def refuse_existing(out: Path, held_out_frac: float, overwrite: bool) -> None:
