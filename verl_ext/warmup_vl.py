@@ -28,6 +28,7 @@ from contextrl.verl_ext.vision import extended
 
 THOUGHT = "I look."
 """A tiny model has nothing to think; the format asks for a thought all the same."""
+MUON_LR, WEIGHT_DECAY = 0.02, 0.01
 RAMP = 30
 """Steps until the learning rate is reached."""
 
@@ -71,14 +72,13 @@ def warm_up(
 ) -> float:
     """SFT in place; the mean loss of the last steps. `draw` gives the next scene."""
     rng = random.Random(config.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
-    )
+    optimizers = _optimizers(model, config)
     losses: list[float] = []
     model.train()
     for step in range(1, config.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config.steps)
+        for optimizer, rate in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * _schedule(step, config.steps)
         examples = [
             _example(draw(rng), rng, config.two_image_frac, format_prompt)
             for _ in range(config.batch_size)
@@ -86,8 +86,9 @@ def warm_up(
         loss = sft_loss(model, tokenizer, examples)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         losses.append(float(loss.detach()))
         progress(f"questions about images, loss {losses[-1]:.3f}", step)
     model.eval()
@@ -137,6 +138,21 @@ def _side(pair: ScenePair, positive: bool) -> tuple[Image.Image, str]:
     if positive:
         return pair.image_positive, pair.answer_positive
     return pair.image_negative, pair.answer_negative
+
+
+def _optimizers(model: Any, config: VLWarmupConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon on the hidden matrices, AdamW on the rest; each with its learning rate."""
+    matrices, rest = [], []
+    for name, parameter in model.named_parameters():
+        hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        (matrices if hidden else rest).append(parameter)
+    muon = torch.optim.Muon(
+        matrices, lr=MUON_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="original"
+    )
+    adam = torch.optim.AdamW(
+        rest, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
+    )
+    return [(muon, MUON_LR), (adam, config.learning_rate)]
 
 
 def _schedule(step: int, steps: int) -> float:
