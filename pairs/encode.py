@@ -35,7 +35,7 @@ class VisionTokenizer(Tokenizer, Protocol):
     """What stands for an image in a text, as the model's own chat template writes it."""
 
     def expand(
-        self, token_ids: Sequence[int], images: Sequence[bytes], *, row_id: str
+        self, token_ids: Sequence[int], images: Sequence[Any], *, row_id: str
     ) -> tuple[list[int], Any]:
         """One token per image feature, and what the model needs besides tokens."""
         ...
@@ -121,12 +121,12 @@ def encode_prompt(
     *,
     row_id: str,
     prefill: str = "",
-    images: Sequence[bytes] = (),
-    thinking: bool = False,
+    images: Sequence[Any] = (),
 ) -> tuple[list[int], Any]:
     """Token ids of one user message and the reply's first words; what a model that sees needs too.
 
     With `images`, each `IMAGE_MARK` of the prompt is the next of them. Without, a mark is text.
+    They are encoded files, or whatever else the model's `VisionTokenizer` takes.
 
     Raises:
         PairsError: the marks do not fit the images, the model does not see, there is no chat
@@ -148,8 +148,8 @@ def encode_prompt(
                 f"{marks}; fix or drop the row"
             )
         text = text.replace(IMAGE_MARK, placeholder)
-    token_ids = _framed(text, prefill, tokenizer, thinking=thinking)
-    framed = _framed("x" + placeholder * len(images), prefill, tokenizer, thinking=thinking)
+    token_ids = _framed(text, prefill, tokenizer)
+    framed = _framed("x" + placeholder * len(images), prefill, tokenizer)
     expected, found = _count(framed, control), _count(token_ids, control)
     if found != expected:
         raise PairsError(
@@ -161,16 +161,14 @@ def encode_prompt(
     return token_ids, None
 
 
-def _framed(
-    prompt: str, prefill: str, tokenizer: Tokenizer, *, thinking: bool = False
-) -> list[int]:
+def _framed(prompt: str, prefill: str, tokenizer: Tokenizer) -> list[int]:
     if not tokenizer.chat_template:
         raise PairsError(
             "expected a tokenizer with a chat template, found none; use the model's chat version"
         )
     arguments: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
     if "enable_thinking" in str(tokenizer.chat_template):
-        arguments["enable_thinking"] = thinking
+        arguments["enable_thinking"] = False
     text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **arguments)
     return list(tokenizer.encode(text + prefill, add_special_tokens=False))
 

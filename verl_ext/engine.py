@@ -37,6 +37,7 @@ from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.vision import (
     ROW_KEY,
     check_placeholders,
+    freeze_vision_tower,
     is_vision,
     plain_vision_output,
 )
@@ -100,6 +101,8 @@ class ContextAwareMixin:
         module: torch.nn.Module = super()._build_module()  # type: ignore[misc]
         if is_vision(self.model_config.hf_config):  # type: ignore[attr-defined]
             plain_vision_output(module)
+            if getattr(self.model_config.hf_config, "freeze_vision_tower", False):  # type: ignore[attr-defined]
+                freeze_vision_tower(module)
         return module
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> Any:

@@ -34,11 +34,11 @@ class TinyVLConfig:
 class ScenesConfig:
     """Questions and pairs drawn by program. Unused when `job.vl.train` names rows."""
 
-    families: str = "shapes,bars,gauge"
+    families: str = "shapes,pie,arrows,dice,display"
     """Of `contextrl.pairs.scenes`, by name and comma: warm-up, training, held-out images."""
-    held_out_families: str = ""
+    held_out_families: str = "grid,counting"
     """Only measured on: no image of theirs is trained on."""
-    side: int = 84
+    side: int = 56
     """Pixels of an image's side."""
     difficulty: float = 0.0
     n_warmup: int = 3000
@@ -49,8 +49,8 @@ class ScenesConfig:
     """Contrastive pairs of the CA loss."""
     n_validate: int = 96
     """Questions per split, before and after."""
-    n_probe: int = 100
-    """Pairs per split that the probe asks about, before and after."""
+    n_probe: int = 210
+    """Pairs that the probe asks about, before and after, spread over all families."""
     seed: int = 0
 
 
@@ -83,8 +83,8 @@ class VLConfig:
         "in <think></think>. Provide your final answer in <answer></answer>."
     )
     """Appended to every question; the release's words for Qwen2.5-VL."""
-    thinking: bool = False
-    """Passed to chat templates that know it."""
+    reply_prefix: str = ""
+    """What every reply begins with, e.g. the `<think>` that a thinking model's template opens."""
     tiny: TinyVLConfig = field(default_factory=TinyVLConfig)
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     warmup: VLWarmupConfig = field(default_factory=VLWarmupConfig)

@@ -112,7 +112,8 @@ def build_model(config: TinyVLConfig, tokenizer: PreTrainedTokenizerFast) -> Any
     }
     if config.kind is TinyVL.QWEN2_5:
         vision |= {
-            "window_size": 4 * MERGE * config.patch_size,
+            # One window holds a whole image of the scenes: attention runs window by window.
+            "window_size": 16 * MERGE * config.patch_size,
             "fullatt_block_indexes": list(range(1, config.vision_layers, 2)),
         }
         model: Any = Qwen2_5_VLForConditionalGeneration(

@@ -62,8 +62,10 @@ def check_placeholders(
         grid_thw = inputs.get("image_grid_thw")
         n_features = 0 if grid_thw is None else int((grid_thw.prod(dim=1) // merge**2).sum())
         n_tokens = int((ids_T == config.image_token_id).sum())
-        row_id = bytes(inputs[ROW_KEY].tolist()).decode() if ROW_KEY in inputs else str(number)
-        require_equal(n_tokens, n_features, row_id)
+        if n_tokens != n_features:
+            name = inputs.get(ROW_KEY)
+            row_id = str(number) if name is None else bytes(name.tolist()).decode()
+            require_equal(n_tokens, n_features, row_id)
 
 
 def require_equal(n_tokens: int, n_features: int, row_id: str) -> None:
@@ -89,3 +91,8 @@ def plain_vision_output(model: Any) -> None:
     tower = getattr(getattr(model, "model", None), "visual", None)
     if tower is not None and not hasattr(tower, "deepstack_visual_indexes"):
         tower.register_forward_hook(lambda _, __, output: getattr(output, "pooler_output", output))
+
+
+def freeze_vision_tower(model: Any) -> None:
+    """Features as they are, the projection into the language model included."""
+    model.model.visual.requires_grad_(False)

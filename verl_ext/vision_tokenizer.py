@@ -105,12 +105,13 @@ class QwenVisionTokenizer:
     def get_added_vocab(self) -> dict[str, int]:
         return dict(self.tokenizer.get_added_vocab())
 
-    def prepared(self, file: bytes, *, row_id: str) -> Image.Image:
+    def prepared(self, file: bytes | Image.Image, *, row_id: str) -> Image.Image:
         """The image as the model will see it: RGB, sides that are whole image tokens.
 
-        Raises `ImageError` naming the row for a file that is refused or too elongated.
+        A foreign file is opened first; an image that was drawn here is RGB already. Raises
+        `ImageError` or `ImageTokensError` naming the row for what is refused or too elongated.
         """
-        image = open_image(file, row_id=row_id)
+        image = open_image(file, row_id=row_id) if isinstance(file, bytes) else file
         width, height = self._size(image.size, row_id)
         if (width, height) == image.size:
             return image
@@ -122,7 +123,7 @@ class QwenVisionTokenizer:
         return (width // self._side) * (height // self._side)
 
     def expand(
-        self, token_ids: Sequence[int], images: Sequence[bytes], *, row_id: str
+        self, token_ids: Sequence[int], images: Sequence[bytes | Image.Image], *, row_id: str
     ) -> tuple[list[int], VisionInputs]:
         """One token per image feature; `token_ids` holds one placeholder token per image."""
         return self.expand_prepared(

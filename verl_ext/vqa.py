@@ -5,11 +5,12 @@ Built once per process from the resolved configuration, as `episodes` is for the
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from contextrl.pairs.vqa import VQARow
 from contextrl.verl_ext.rewards import Score, score
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
+from contextrl.verl_ext.settings_vl import VLConfig
 from contextrl.verl_ext.vision import VisionInputs
 from contextrl.verl_ext.vqa_rows import VQARows
 
 ANSWERS = "answers.jsonl"
 """In the run folder: one `Answer` a line."""
-KEPT_PROMPTS = 64
-"""A question is asked several times in a row; its images are prepared once."""
+KEPT_PROMPTS = 32
+"""A question is asked several times in a row; its images, megabytes each, are prepared once."""
 
 
 class Answer(Record):
@@ -68,7 +70,7 @@ class Questions:
         self._fd = os.open(
             Path(self.job.run_dir) / ANSWERS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
         )
-        self.prompt = functools.lru_cache(KEPT_PROMPTS)(self._prompt)
+        self._prompts: OrderedDict[tuple[str, int], Future[Prompt]] = OrderedDict()
 
     @classmethod
     def of_this_process(cls, config: Any) -> Questions:
@@ -84,10 +86,26 @@ class Questions:
                 self._rows[source] = VQARows.open(source)
             return self._rows[source].row(index)
 
-    def _prompt(self, source: str, index: int) -> Prompt:
-        """Raises an error naming the row whose images or marks do not fit."""
-        row = self.row(source, index)
-        return question_prompt(row, self.tokenizer, self.job.vl.format_prompt, self.job.vl.thinking)
+    def prompt(self, source: str, index: int) -> Prompt:
+        """Prepared by the first who asks; the others, from other threads, wait for it.
+
+        Raises an error naming the row whose images or marks do not fit.
+        """
+        key = (source, index)
+        with self._lock:
+            first = key not in self._prompts
+            if first:
+                self._prompts[key] = Future()
+                while len(self._prompts) > KEPT_PROMPTS:
+                    self._prompts.popitem(last=False)
+            prompt = self._prompts[key]
+        if first:
+            try:
+                row = self.row(source, index)
+                prompt.set_result(question_prompt(row, self.tokenizer, self.job.vl))
+            except BaseException as error:
+                prompt.set_exception(error)
+        return prompt.result()
 
     def grade(
         self, row: VQARow, reply: str, *, phase: str, split: str, train_step: int, sample: int
@@ -108,15 +126,15 @@ class Questions:
         return found
 
 
-def question_prompt(row: VQARow, tokenizer: Any, format_prompt: str, thinking: bool) -> Prompt:
+def question_prompt(row: VQARow, tokenizer: Any, vl: VLConfig) -> Prompt:
     """One question, the format asked for after it, as the policy meets it.
 
     Raises `PairsError` or `ImageTokensError` naming the row.
     """
     images = [tokenizer.prepared(file, row_id=row.row_id) for file in row.images]
-    text = row.problem.strip() + format_prompt
+    text = row.problem.strip() + vl.format_prompt
     token_ids, vision = encode_prompt(
-        text, tokenizer, images=row.images, row_id=row.row_id, thinking=thinking
+        text, tokenizer, images=row.images, row_id=row.row_id, prefill=vl.reply_prefix
     )
     return Prompt(token_ids, vision, images)
 

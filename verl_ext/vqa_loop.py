@@ -6,6 +6,7 @@ features that the prompt was made with travel along, so rollout and training can
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +16,12 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutp
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.profiler import simple_timer
 
+from contextrl.pairs.errors import PairsError
+from contextrl.verl_ext.errors import ImageTokensError
 from contextrl.verl_ext.vision import VisionInputs, extended
 from contextrl.verl_ext.vqa import Prompt, Questions
+
+logger = logging.getLogger(__name__)
 
 VISION = "contextrl_vision"
 POSITIONS = "contextrl_positions"
@@ -26,11 +31,25 @@ POSITIONS = "contextrl_positions"
 class VQAAgentLoop(AgentLoopBase):  # type: ignore[misc]
     """One question, one reply, graded by its row's answer."""
 
-    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+    async def run(
+        self, sampling_params: dict[str, Any], **row: Any
+    ) -> AgentLoopOutput | list[AgentLoopOutput]:
+        """A row that no model could take has no output at all: veRL leaves it out of its batch."""
         questions = Questions.of_this_process(self.config)
         info, metrics = row["extra_info"], {}
         source, index = str(info["source"]), int(info["index"])
-        prompt: Prompt = await self.loop.run_in_executor(None, questions.prompt, source, index)
+        try:
+            prompt: Prompt = await self.loop.run_in_executor(None, questions.prompt, source, index)
+        except (PairsError, ImageTokensError) as error:
+            logger.error("left out: %s", error)
+            return []
+        if len(prompt.token_ids) > self.rollout_config.prompt_length:
+            logger.error(
+                "left out: %s: expected a prompt of at most %d tokens, found %d; raise "
+                "data.max_prompt_length",
+                *(info["row_id"], self.rollout_config.prompt_length, len(prompt.token_ids)),
+            )
+            return []
         hidden = questions.tokenizer.vision_token_ids
         with simple_timer("generate_sequences", metrics):
             output = await self.server_manager.generate(

@@ -24,6 +24,7 @@ from verl.workers.utils.losses import ppo_loss
 from contextrl.verl_ext.collate import jagged
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.settings import CAConfig
+from contextrl.verl_ext.vision import freeze_vision_tower
 
 
 class FixedPairs:
@@ -53,6 +54,7 @@ def main():
     parser.add_argument("--micro-batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one-length", type=int, default=0)
+    parser.add_argument("--freeze", type=int, default=0)
     args = parser.parse_args()
 
     on_gpu = args.device == "cuda"
@@ -62,11 +64,13 @@ def main():
         torch.cuda.set_device(rank)
 
     reference = PlainModel(args.model, args.device)
+    if args.freeze:
+        freeze_vision_tower(reference.module)
     model_config = HFModelConfig(
         path=args.model,
         use_remove_padding=False,
         enable_gradient_checkpointing=False,
-        override_config={"attn_implementation": "sdpa"},
+        override_config={"attn_implementation": "sdpa", "freeze_vision_tower": bool(args.freeze)},
         lora={"merge": False},
     )
     model_config.model_type = "language_model"
@@ -156,7 +160,11 @@ def main():
     with engine.train_mode():
         engine.optimizer_zero_grad()
         output = engine.forward_backward_batch(batch, partial(ppo_loss, config=actor))
-        ours = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
+        ours = {
+            name: p.grad.full_tensor()
+            for name, p in engine.module.named_parameters()
+            if p.grad is not None
+        }
     with engine.eval_mode():
         margins = engine.ca_margins(pairs, micro_batch_size=args.micro_batch)
 
@@ -200,6 +208,8 @@ def main():
                 {
                     "relative_error": error,
                     "vision_gradient": vision_gradient,
+                    "same_parameters": set(ours)
+                    == {n for n, p in reference.module.named_parameters() if p.grad is not None},
                     "metrics": metrics,
                     "expected": {"ca/grad_norm": ca_norm, "ca/grad_norm_grpo": grpo_norm},
                     "margins": margins,

@@ -59,10 +59,12 @@ def test_gradients_of_image_and_text_pairs_in_one_batch(random_qwen25_vl, ranks)
 
 
 @pytest.mark.slow
-def test_gradients_when_all_sequences_have_one_length(random_qwen3_vl):
-    found = check(random_qwen3_vl, ranks=1, micro_batch=2, one_length=1)
+def test_gradients_with_a_frozen_vision_tower_and_sequences_of_one_length(random_qwen3_vl):
+    found = check(random_qwen3_vl, ranks=1, micro_batch=2, one_length=1, freeze=1)
 
     assert found["relative_error"] <= 1e-5
+    assert found["same_parameters"]
+    assert found["vision_gradient"] == 0
     assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
 
 
