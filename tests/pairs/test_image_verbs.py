@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 
 import pyarrow
 import pyarrow.parquet
@@ -15,7 +16,9 @@ from contextrl.pairs.errors import ImageError, PairFileError, PairsError
 from contextrl.pairs.images import ImageStore, png_file
 from contextrl.pairs.scenes import FAMILIES, draw_pair
 from contextrl.pairs.store import read_image_pairs
+from contextrl.pairs.vqa import ReleasedImagePair
 from contextrl.scripts.cli_mine import app
+from contextrl.verl_ext.vqa_rows import VQARows
 
 run = CliRunner()
 
@@ -174,3 +177,28 @@ def test_a_judge_that_sees_reads_pairs_of_images(chat_server, tmp_path, monkeypa
     assert "1 reviewed pairs were added" in done.stdout
     for pair in read_image_pairs(out):
         ImageStore(out).open(pair.negative.image)
+
+
+def test_exported_pairs_of_images_are_rows_as_released(tmp_path):
+    pairs, out = tmp_path / "pairs", tmp_path / "set"
+    invoke("scenes", "--families", "dice,grid", "--n", 70, "--hardest", 0.3, "--out", pairs)
+    done = invoke("export", pairs, "--out", out)
+    assert done.exit_code == 0, done.output
+    (file,) = out.glob("*.parquet")
+    rows = VQARows.open(file)
+    questions, as_pairs = rows.kinds()
+    assert (questions, len(as_pairs)) == ([], 70)
+    known = {pair.pair_id: pair for pair in read_image_pairs(pairs)}
+    store = ImageStore(pairs)
+    letters = Counter()
+    for row in rows:
+        shown = ReleasedImagePair(row=row).rendered()
+        pair = known[row.row_id]
+        letters[shown.correct] += 1
+        assert row.images["AB".index(shown.correct)] == store.read(pair.positive.image)
+        assert row.images["BA".index(shown.correct)] == store.read(pair.negative.image)
+        assert shown.prompt.count("<image>") == 2
+        assert pair.answer in shown.prompt
+    assert letters == {"A": 35, "B": 35}
+    assert "Contrastive pairs of images" in (out / "README.md").read_text()
+    assert isinstance(invoke("export", pairs, "--out", out).exception, PairFileError)
