@@ -196,7 +196,7 @@ def _probe(run_dir: Path, steps: Sequence[int], unseen: Sequence[str]) -> dict[s
 
 def _part(report: ProbeReport, unseen: Sequence[str], of_unseen: bool) -> ProbeReport:
     prompts = [
-        each for each in report.prompts if (each.pair_id.rpartition("-")[0] in unseen) == of_unseen
+        each for each in report.prompts if bool(family_of(each.pair_id, unseen)) == of_unseen
     ]
     return summarise_probe(prompts, style_name=report.style)
 
