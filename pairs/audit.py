@@ -13,7 +13,7 @@ from contextrl.envs.types import Record
 from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.intervals import Share, wilson
 from contextrl.pairs.masking import MASK
-from contextrl.pairs.types import Pair, TrajectoryContext
+from contextrl.pairs.types import TrajectoryContext, TrajectoryPair
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,}")
 _FAILURE = re.compile(r"\b(?:fail\w*|error|traceback)\b", re.IGNORECASE)
@@ -38,10 +38,10 @@ class AuditReport(Record):
     """The farthest from chance first."""
 
 
-Feature = Callable[[Pair, TrajectoryContext], float]
+Feature = Callable[[TrajectoryPair, TrajectoryContext], float]
 
 
-def audit(pairs: Sequence[Pair]) -> AuditReport:
+def audit(pairs: Sequence[TrajectoryPair]) -> AuditReport:
     """How often each single-feature rule finds the supporting context."""
     rules = []
     for name, feature in FEATURES.items():
@@ -56,31 +56,31 @@ def _text(context: TrajectoryContext, role: str | None = None) -> str:
     return "\n".join(m.content for m in context.messages if role is None or m.role == role)
 
 
-def _chars(pair: Pair, context: TrajectoryContext) -> float:
+def _chars(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(_text(context)))
 
 
-def _observed_chars(pair: Pair, context: TrajectoryContext) -> float:
+def _observed_chars(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(_text(context, "user")))
 
 
-def _said_chars(pair: Pair, context: TrajectoryContext) -> float:
+def _said_chars(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(_text(context, "assistant")))
 
 
-def _steps(pair: Pair, context: TrajectoryContext) -> float:
+def _steps(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(sum(message.role == "assistant" for message in context.messages))
 
 
-def _masks(pair: Pair, context: TrajectoryContext) -> float:
+def _masks(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(_text(context).count(MASK))
 
 
-def _failure_words(pair: Pair, context: TrajectoryContext) -> float:
+def _failure_words(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(_FAILURE.findall(_text(context))))
 
 
-def _success_words(pair: Pair, context: TrajectoryContext) -> float:
+def _success_words(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(_SUCCESS.findall(_text(context))))
 
 
@@ -88,24 +88,24 @@ def _overlap(words: set[str], text: str) -> float:
     return len(words & set(_IDENTIFIER.findall(text))) / len(words) if words else 0.0
 
 
-def _added_in_context(pair: Pair, context: TrajectoryContext) -> float:
+def _added_in_context(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     added = set(_IDENTIFIER.findall("\n".join(patch_lines(pair.answer).added)))
     return _overlap(added, _text(context))
 
 
-def _patch_in_context(pair: Pair, context: TrajectoryContext) -> float:
+def _patch_in_context(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return _overlap(set(_IDENTIFIER.findall(pair.answer)), _text(context))
 
 
-def _patch_in_issue(pair: Pair, context: TrajectoryContext) -> float:
+def _patch_in_issue(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return _overlap(set(_IDENTIFIER.findall(pair.answer)), context.question)
 
 
-def _file_mentions(pair: Pair, context: TrajectoryContext) -> float:
+def _file_mentions(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(_text(context).count(pair.provenance.file.rpartition("/")[2]))
 
 
-def _issue_chars(pair: Pair, context: TrajectoryContext) -> float:
+def _issue_chars(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(context.question))
 
 

@@ -32,7 +32,7 @@ from contextrl.pairs.evidence import (
     rejection,
     understand,
 )
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import TrajectoryPair
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class StageCount(Record):
 
 
 class MiningResult(Record):
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TrajectoryPair, ...]
     """Sorted by id."""
     stages: tuple[StageCount, ...]
 

@@ -22,7 +22,7 @@ from contextrl.pairs.index import IndexOptions, index_parts
 from contextrl.pairs.related import RelatedBounds
 from contextrl.pairs.sources import SourceReport, parts_of
 from contextrl.pairs.twins import CHECKED, check, read_texts
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import TrajectoryPair
 
 MINER = "corpus/1"
 MINER_ANY_COMMIT = "corpus/1+any-commit"
@@ -84,11 +84,11 @@ class CorpusResult:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[TrajectoryPair]:
         with self._scratch.open("rb") as stream:
             for each in self._kept:
                 stream.seek(each.span[0])
-                yield Pair.model_validate_json(stream.read(each.span[1] - each.span[0]))
+                yield TrajectoryPair.model_validate_json(stream.read(each.span[1] - each.span[0]))
 
 
 def mine_corpus(
@@ -167,7 +167,7 @@ def _checked(
     return kept, lost
 
 
-def _without_text(pair: Pair, span: tuple[int, int]) -> _Kept:
+def _without_text(pair: TrajectoryPair, span: tuple[int, int]) -> _Kept:
     where = pair.provenance
     return _Kept(
         pair.pair_id,

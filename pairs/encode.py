@@ -6,9 +6,9 @@ No torch and no transformers here: any object with a tokenizer's four methods wi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from contextrl.pairs.errors import OptionTokenError, PairsError
 from contextrl.pairs.masking import MASK
@@ -27,6 +27,24 @@ class Tokenizer(Protocol):
     def get_added_vocab(self) -> dict[str, int]: ...
 
 
+@runtime_checkable
+class VisionTokenizer(Tokenizer, Protocol):
+    """The tokenizer of a model that also sees."""
+
+    image_placeholder: str
+    """What stands for an image in a text, as the model's own chat template writes it."""
+
+    def expand(
+        self, token_ids: Sequence[int], images: Sequence[Any], *, row_id: str
+    ) -> tuple[list[int], Any]:
+        """One token per image feature, and what the model needs besides tokens."""
+        ...
+
+
+IMAGE_MARK = "<image>"
+"""Stands for the next image in a prompt that has images, as in the released data."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptionTokens:
     """Ids that stand for each letter at the scored position; the likelier of each is compared."""
@@ -43,6 +61,8 @@ class EncodedPair:
     token_ids: tuple[int, ...]
     correct_ids: tuple[int, ...]
     other_ids: tuple[int, ...]
+    vision: Any = None
+    """What a model that sees needs besides tokens; opaque here, None for a model of text."""
 
 
 def option_token_ids(tokenizer: Tokenizer, prefill: str = "") -> OptionTokens:
@@ -78,9 +98,15 @@ def encode(rendered: RenderedPair, tokenizer: Tokenizer) -> EncodedPair:
         PairsError: the tokenizer has no chat template, or a control token got through.
     """
     options = option_token_ids(tokenizer, rendered.prefill)
-    token_ids = _encode_prompt(rendered.prompt, rendered.prefill, tokenizer)
+    token_ids, vision = encode_prompt(
+        rendered.prompt,
+        tokenizer,
+        prefill=rendered.prefill,
+        images=rendered.images,
+        row_id=rendered.pair_id,
+    )
     correct, other = (options.a, options.b) if rendered.correct == "A" else (options.b, options.a)
-    return EncodedPair(rendered.pair_id, tuple(token_ids), correct, other)
+    return EncodedPair(rendered.pair_id, tuple(token_ids), correct, other, vision)
 
 
 def token_counter(tokenizer: Tokenizer) -> Callable[[str], int]:
@@ -89,17 +115,50 @@ def token_counter(tokenizer: Tokenizer) -> Callable[[str], int]:
     return lambda text: len(_framed(_defused(text, control), "", tokenizer))
 
 
-def _encode_prompt(prompt: str, prefill: str, tokenizer: Tokenizer) -> list[int]:
+def encode_prompt(
+    prompt: str,
+    tokenizer: Tokenizer,
+    *,
+    row_id: str,
+    prefill: str = "",
+    images: Sequence[Any] = (),
+) -> tuple[list[int], Any]:
+    """Token ids of one user message and the reply's first words; what a model that sees needs too.
+
+    With `images`, each `IMAGE_MARK` of the prompt is the next of them. Without, a mark is text.
+    They are encoded files, or whatever else the model's `VisionTokenizer` takes.
+
+    Raises:
+        PairsError: the marks do not fit the images, the model does not see, there is no chat
+            template, or a control token got through.
+    """
     control = _control_tokens(tokenizer)
-    token_ids = _framed(_defused(prompt, control), prefill, tokenizer)
-    expected = _count(_framed("x", prefill, tokenizer), control)
-    found = _count(token_ids, control)
+    text, placeholder = _defused(prompt, control), ""
+    if images:
+        if not isinstance(tokenizer, VisionTokenizer):
+            raise PairsError(
+                f"{row_id}: expected a model with an image processor for its images, found a "
+                "model of text; use a vision model"
+            )
+        placeholder = tokenizer.image_placeholder
+        marks = text.count(IMAGE_MARK)
+        if marks != len(images):
+            raise PairsError(
+                f"{row_id}: expected one {IMAGE_MARK} for each of its {len(images)} images, found "
+                f"{marks}; fix or drop the row"
+            )
+        text = text.replace(IMAGE_MARK, placeholder)
+    token_ids = _framed(text, prefill, tokenizer)
+    framed = _framed("x" + placeholder * len(images), prefill, tokenizer)
+    expected, found = _count(framed, control), _count(token_ids, control)
     if found != expected:
         raise PairsError(
-            f"expected {expected} control tokens in the prompt, found {found}: the pair's text "
-            "holds one that could not be defused; drop the pair"
+            f"{row_id}: expected {expected} control tokens in the prompt, found {found}: its text "
+            "holds one that could not be defused; drop it"
         )
-    return token_ids
+    if isinstance(tokenizer, VisionTokenizer):
+        return tokenizer.expand(token_ids, images, row_id=row_id)
+    return token_ids, None
 
 
 def _framed(prompt: str, prefill: str, tokenizer: Tokenizer) -> list[int]:

@@ -7,22 +7,14 @@ unknown model, a prompt that is too long) is said at once.
 
 from __future__ import annotations
 
-import logging
-import random
+import base64
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from contextrl.pairs.errors import JudgeError
-
-logger = logging.getLogger(__name__)
-
-MAX_PAUSE_S = 60.0
-
-
-class EndpointBusyError(JudgeError):
-    """The endpoint failed on every try with something that may pass."""
+from contextrl.pairs.litellm_calls import call_litellm, load_litellm
+from contextrl.pairs.patience import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +31,18 @@ class ChatReply:
 class ChatEndpoint(Protocol):
     model: str
 
-    def ask(self, prompt: str, *, max_tokens: int, top_logprobs: int = 0) -> ChatReply:
-        """Raises `JudgeError`; `EndpointBusyError` when another try may help."""
+    def ask(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        top_logprobs: int = 0,
+        images: Sequence[bytes] = (),
+    ) -> ChatReply:
+        """`images` are PNG files and stand before the prompt.
+
+        Raises `JudgeError`; `EndpointBusyError` when another try may help.
+        """
         ...
 
 
@@ -71,31 +73,24 @@ class LiteLLMEndpoint:
     ) -> None:
         self.model = settings.model
         self._settings = settings
-        self._sleep = sleep
-        self._litellm = _litellm()
+        self._litellm = load_litellm()
+        self._patience = Patience(settings.tries, settings.first_pause_s, sleep)
 
-    def ask(self, prompt: str, *, max_tokens: int, top_logprobs: int = 0) -> ChatReply:
-        pause = self._settings.first_pause_s
-        for number in range(1, self._settings.tries + 1):
-            try:
-                return self._once(prompt, max_tokens, top_logprobs)
-            except self._passing as error:
-                if number == self._settings.tries:
-                    raise EndpointBusyError(
-                        f"{self.model}: expected a reply, {number} tries failed, the last with "
-                        f"{type(error).__name__}; run again later, what is cached is not paid twice"
-                    ) from error
-                wait = min(_asked_pause(error) or pause * random.uniform(1, 1.5), MAX_PAUSE_S)
-                logger.info("%s: %s, again in %.1f s", self.model, type(error).__name__, wait)
-                self._sleep(wait)
-                pause *= 2
-            except self._litellm.exceptions.APIError as error:
-                raise self._refused(error) from error
-            except Exception as error:  # litellm has no root class for what it raises
-                if type(error).__module__.split(".")[0] not in {"litellm", "openai"}:
-                    raise
-                raise self._refused(error) from error
-        raise AssertionError("the last try returns or raises")
+    def ask(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        top_logprobs: int = 0,
+        images: Sequence[bytes] = (),
+    ) -> ChatReply:
+        content = _content(prompt, images)
+        return call_litellm(
+            self._litellm,
+            lambda: self._once(content, max_tokens, top_logprobs),
+            self.model,
+            self._patience,
+        )
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """US dollars for this many tokens; 0.0 when nobody knows the price."""
@@ -115,24 +110,12 @@ class LiteLLMEndpoint:
             return 0.0
         return float(sum(parts))
 
-    @property
-    def _passing(self) -> tuple[type[Exception], ...]:
-        errors = self._litellm.exceptions
-        return (
-            errors.RateLimitError,
-            errors.Timeout,
-            errors.APIConnectionError,
-            errors.InternalServerError,
-            errors.ServiceUnavailableError,
-            errors.BadGatewayError,
-        )
-
-    def _once(self, prompt: str, max_tokens: int, top_logprobs: int) -> ChatReply:
+    def _once(self, content: Any, max_tokens: int, top_logprobs: int) -> ChatReply:
         settings = self._settings
         extra = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
         reply = self._litellm.completion(
             model=settings.model,
-            messages=[{"role": "user", "content": prompt}],
+            messages=[{"role": "user", "content": content}],
             api_base=settings.base_url,
             api_key=settings.api_key,
             timeout=settings.timeout_s,
@@ -153,9 +136,16 @@ class LiteLLMEndpoint:
             first_token=_first_token(reply.choices[0]),
         )
 
-    def _refused(self, error: Exception) -> JudgeError:
-        said = " ".join(str(error).split())[:200]
-        return JudgeError(f"{self.model}: the endpoint refuses: {said}")
+
+def data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _content(prompt: str, images: Sequence[bytes]) -> Any:
+    if not images:
+        return prompt
+    shown = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in images]
+    return [*shown, {"type": "text", "text": prompt}]
 
 
 def _first_token(choice: Any) -> dict[str, float]:
@@ -166,28 +156,3 @@ def _first_token(choice: Any) -> dict[str, float]:
     for each in getattr(content[0], "top_logprobs", None) or [content[0]]:
         found[str(each.token)] = float(each.logprob)
     return found
-
-
-def _asked_pause(error: Exception) -> float | None:
-    """Seconds of a `Retry-After` header."""
-    # litellm keeps the server's headers beside a response of its own making.
-    headers = getattr(error, "litellm_response_headers", None) or (
-        getattr(getattr(error, "response", None), "headers", None) or {}
-    )
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except (TypeError, ValueError):
-        return None
-
-
-def _litellm() -> Any:
-    try:
-        import litellm
-    except ImportError as error:
-        raise JudgeError(
-            "expected the package `litellm` to reach an endpoint, found none; "
-            "run: pip install 'contextrl[mine]'"
-        ) from error
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    return litellm

@@ -30,4 +30,20 @@ class SourceError(PairsError):
 
 
 class JudgeError(PairsError):
-    """The judge's endpoint cannot be used at all: no verdict, no bill."""
+    """A model's endpoint cannot be used at all: no verdict, no bill."""
+
+
+class EndpointBusyError(JudgeError):
+    """The endpoint failed on every try with something that may pass."""
+
+
+class SpentError(PairsError):
+    """The money that a run may spend is spent."""
+
+
+class EmbeddingError(PairsError):
+    """Images could not be embedded, or their vectors do not go with the ones at hand."""
+
+
+class ImageError(PairsError):
+    """An image file that we do not open, or that is not the one it should be."""

@@ -15,7 +15,7 @@ from contextrl.pairs.diffs import Region, patch_lines, touched_files, touched_re
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.masking import Fingerprint, MaskedRun, fingerprint, leaked_line, mask_run
 from contextrl.pairs.normal import NormalText, is_distinctive, normal, shown_lines
-from contextrl.pairs.types import Instance, Pair, Provenance, TrajectoryContext
+from contextrl.pairs.types import Instance, Provenance, TrajectoryContext, TrajectoryPair
 
 _form = lru_cache(maxsize=65536)(normal)
 
@@ -179,13 +179,15 @@ def is_different_bug(first: Run, second: Run) -> bool:
     return first.task.task_id != second.task.task_id and first.change != second.change
 
 
-def pair_of(positive: Evidence, negative: Evidence, function: tuple[str, ...], miner: str) -> Pair:
+def pair_of(
+    positive: Evidence, negative: Evidence, function: tuple[str, ...], miner: str
+) -> TrajectoryPair:
     """The record of a good ordered pair. `function` is the shared key of `Run.functions`."""
     run = positive.run
     repo, commit, file, name = function
     source = next(r.source for r in run.regions if (r.file, r.function) == (file, name))
     decides = _decides(positive, negative)
-    return Pair(
+    return TrajectoryPair(
         pair_id=pair_id_of(run, negative.run),
         question=QUESTION,
         answer=run.answer,

@@ -7,24 +7,22 @@ it is neither valid nor invalid, is not cached, and is counted.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from contextrl.envs.types import Record
-from contextrl.pairs.endpoints import ChatEndpoint, EndpointBusyError
-from contextrl.pairs.errors import PromptBudgetError
+from contextrl.pairs.endpoints import ChatEndpoint
+from contextrl.pairs.errors import EndpointBusyError, PromptBudgetError
+from contextrl.pairs.images import ImageStore
+from contextrl.pairs.judge_images import image_judge_prompt, image_tokens, shown_images
+from contextrl.pairs.record_cache import RecordCache, key_of
 from contextrl.pairs.render import RELEASED, order_for, render
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import ImagePair, Pair
 
 VERSION = 1
 MAX_REPLY_TOKENS = 300
@@ -108,24 +106,11 @@ class JudgeSettings:
     """Of the option order that the judge is shown."""
 
 
-class JudgeCache:
+class JudgeCache(RecordCache[Judgement]):
     """One file per verdict, named by the digest of model and prompt."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, key: str) -> Judgement | None:
-        try:
-            return Judgement.model_validate_json((self.folder / f"{key}.json").read_text("utf-8"))
-        except (FileNotFoundError, ValidationError):
-            return None  # a file of an older version is asked again
-
-    def put(self, key: str, judgement: Judgement) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".verdict.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(judgement.model_dump_json())
-        os.replace(temporary, self.folder / f"{key}.json")
+        super().__init__(folder, Judgement)
 
 
 def judge(
@@ -134,9 +119,10 @@ def judge(
     cache: JudgeCache,
     settings: JudgeSettings | None = None,
     *,
+    store: ImageStore | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> JudgeReport:
-    """Every pair's verdict, from the cache or the endpoint.
+    """Every pair's verdict, from the cache or the endpoint; `store` has the images of image pairs.
 
     Raises:
         JudgeError: the endpoint refuses (key, model): nothing more is asked.
@@ -152,12 +138,13 @@ def judge(
             prompt = judge_prompt(pair, settings)
         except PromptBudgetError:
             return None, False, "longer than the judge's budget"
-        key = cache_key(endpoint.model, prompt)
+        key = _key(endpoint.model, prompt, pair)
         known = cache.get(key)
         if known is not None:
             return known.model_copy(update={"pair_id": pair.pair_id}), True, ""
         try:
-            reply = endpoint.ask(prompt, max_tokens=MAX_REPLY_TOKENS)
+            images = _images(pair, settings, store)
+            reply = endpoint.ask(prompt, max_tokens=MAX_REPLY_TOKENS, images=images)
         except EndpointBusyError as error:
             return None, False, str(error)
         verdict, reason = read_verdict(reply.text)
@@ -199,23 +186,24 @@ def judge(
 
 def bill(pairs: Sequence[Pair], model: str, cache: JudgeCache, settings: JudgeSettings) -> Bill:
     """What `judge` would ask; nothing is sent."""
-    prompts = []
-    cached = 0
+    tokens = to_ask = cached = 0
     for pair in pairs:
         try:
             prompt = judge_prompt(pair, settings)
         except PromptBudgetError:
             continue
-        if cache.get(cache_key(model, prompt)) is not None:
+        if cache.get(_key(model, prompt, pair)) is not None:
             cached += 1
         else:
-            prompts.append(prompt)
-    tokens = sum(map(_tokens, prompts))
-    return Bill(len(prompts), cached, tokens, len(prompts) * MAX_REPLY_TOKENS)
+            to_ask += 1
+            tokens += _tokens(prompt) + (image_tokens(pair) if isinstance(pair, ImagePair) else 0)
+    return Bill(to_ask, cached, tokens, to_ask * MAX_REPLY_TOKENS)
 
 
 def judge_prompt(pair: Pair, settings: JudgeSettings) -> str:
     """Raises `PromptBudgetError` when the pair does not fit even after trimming."""
+    if isinstance(pair, ImagePair):
+        return image_judge_prompt(pair, settings.seed)
     shown = render(
         pair,
         order_for(pair.pair_id, settings.seed),
@@ -226,8 +214,19 @@ def judge_prompt(pair: Pair, settings: JudgeSettings) -> str:
     return _PROMPT.format(letter=shown.correct, question=shown.prompt)
 
 
-def cache_key(model: str, prompt: str) -> str:
-    return hashlib.sha256(f"{VERSION}\0{model}\0{prompt}".encode("utf-8", "replace")).hexdigest()
+def _key(model: str, prompt: str, pair: Pair) -> str:
+    shown: tuple[str, ...] = ()
+    if isinstance(pair, ImagePair):
+        shown = (pair.positive.image.sha256, pair.negative.image.sha256)
+    return key_of(str(VERSION), model, prompt, *shown)
+
+
+def _images(pair: Pair, settings: JudgeSettings, store: ImageStore | None) -> list[bytes]:
+    if not isinstance(pair, ImagePair):
+        return []
+    if store is None:
+        raise ValueError("a judge of image pairs needs the store of their images")
+    return shown_images(pair, settings.seed, store)
 
 
 def read_verdict(reply: str) -> tuple[JudgeVerdict, str]:

@@ -17,7 +17,7 @@ from contextrl.pairs.encode import EncodedPair, Tokenizer, encode, token_counter
 from contextrl.pairs.errors import PairsError, PromptBudgetError
 from contextrl.pairs.intervals import Change, Share, paired_bootstrap, wilson
 from contextrl.pairs.render import PairPromptStyle, render
-from contextrl.pairs.types import Letter, Order, Pair, RenderedPair
+from contextrl.pairs.types import Letter, Order, RenderedPair, TrajectoryPair
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class ProbeReport(Record):
 
 
 def probe(
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrajectoryPair],
     scorer: PairScorer,
     tokenizer: Tokenizer,
     style: PairPromptStyle,

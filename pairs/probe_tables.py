@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextrl.envs.types import Record
 from contextrl.pairs.intervals import Share, wilson
 from contextrl.pairs.probe import ProbeReport
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import ImagePair, ImageProvenance, Pair
 
 LENGTH_EDGES = (8_000, 32_000, 128_000)
-"""Characters of both contexts together."""
+"""Characters of both trajectories together, or pixels of both images."""
 HISTOGRAM_EDGES = (-5.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 5.0)
 
 # arXiv 2606.17053: agentic selection accuracy on 200 pairs; the second block read off its Figure 5.
@@ -37,7 +37,7 @@ class ProbeTables(Record):
     """What `contextrl probe` prints beside the report."""
 
     by_domain: tuple[GroupResult, ...]
-    """Repositories."""
+    """Repositories, or the images' source."""
     by_length: tuple[GroupResult, ...]
     histogram: dict[str, int]
     """Prompts by margin, nats."""
@@ -47,7 +47,7 @@ class ProbeTables(Record):
 def tables(report: ProbeReport, pairs: Mapping[str, Pair]) -> ProbeTables:
     """Groups are empty for released files, which do not say where a prompt came from."""
     return ProbeTables(
-        by_domain=_grouped(report, pairs, lambda pair: pair.provenance.repo),
+        by_domain=_grouped(report, pairs, _domain),
         by_length=_grouped(report, pairs, _length),
         histogram=histogram([each.margin for each in report.prompts]),
         published=PUBLISHED,
@@ -75,9 +75,19 @@ def _grouped(
     )
 
 
+def _domain(pair: Pair) -> str:
+    where = pair.provenance
+    return where.source if isinstance(where, ImageProvenance) else where.repo
+
+
 def _length(pair: Pair) -> str:
-    chars = sum(len(m.content) for c in (pair.positive, pair.negative) for m in c.messages)
+    if isinstance(pair, ImagePair):
+        size = sum(c.image.width * c.image.height for c in (pair.positive, pair.negative))
+        unit = "pixels"
+    else:
+        size = sum(len(m.content) for c in (pair.positive, pair.negative) for m in c.messages)
+        unit = "characters"
     for edge in LENGTH_EDGES:
-        if chars < edge:
-            return f"below {edge:7,} characters"
-    return f"{LENGTH_EDGES[-1]:7,} characters or more"
+        if size < edge:
+            return f"below {edge:7,} {unit}"
+    return f"{LENGTH_EDGES[-1]:7,} {unit} or more"

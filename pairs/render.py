@@ -22,7 +22,7 @@ from contextrl.pairs.encode import (
     token_counter,
 )
 from contextrl.pairs.errors import PromptBudgetError
-from contextrl.pairs.types import Order, Pair, RenderedPair, TrajectoryContext
+from contextrl.pairs.types import Order, RenderedPair, TrajectoryContext, TrajectoryPair
 
 __all__ = [
     "COMPACT",
@@ -125,7 +125,7 @@ def orders(pair_ids: Iterable[str], seed: int) -> dict[str, Order]:
 
 
 def render(
-    pair: Pair,
+    pair: TrajectoryPair,
     order: Order,
     style: PairPromptStyle,
     *,

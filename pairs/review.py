@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from contextrl.envs.types import Record
 from contextrl.pairs.errors import PairFileError
+from contextrl.pairs.images import ImageStore
 from contextrl.pairs.judge import Judgement
 from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import ImagePair, Pair
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -61,8 +62,17 @@ def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, Pair]) -> in
     return len(added)
 
 
-def show(pair: Pair, item: Judgement) -> str:
-    """Enough of a pair to decide: the patch, both issues, the lines that decide, the reason."""
+def show(pair: Pair, item: Judgement, folder: Path) -> str:
+    """Enough of a pair to decide: the patch, both issues, the lines that decide, the reason.
+
+    Or the question, both answers, and where in `folder` the two images are to be looked at.
+    """
+    if isinstance(pair, ImagePair):
+        lines = [f"{pair.pair_id}  {pair.provenance.source}", f"judge: {item.reason}"]
+        lines.append(f"question: {pair.question}")
+        for side, image in (("true", pair.positive), ("not", pair.negative)):
+            lines.append(f"{pair.answer!r} is {side} of {ImageStore(folder).path(image.image)}")
+        return "\n".join(lines)
     where = pair.provenance
     lines = [
         f"{pair.pair_id}  {where.repo}  {where.file}  {where.function}",

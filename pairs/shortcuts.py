@@ -21,7 +21,7 @@ from contextrl.pairs.audit import FEATURES
 from contextrl.pairs.errors import PairsError
 from contextrl.pairs.intervals import Share, wilson
 from contextrl.pairs.render import orders
-from contextrl.pairs.types import Order, Pair
+from contextrl.pairs.types import Order, TrajectoryPair
 
 CONFIDENT = 0.9
 MAX_FOLDS = 5
@@ -57,7 +57,7 @@ class ShortcutReport(Record):
     """Pairs whose supporting context is shown as A under the seed: 0.5 when balanced."""
 
 
-def shortcut_audit(pairs: Sequence[Pair], *, seed: int = 0) -> ShortcutReport:
+def shortcut_audit(pairs: Sequence[TrajectoryPair], *, seed: int = 0) -> ShortcutReport:
     """Raises `PairsError`: too few pairs or groups, or scikit-learn is not installed."""
     if len(pairs) < MIN_PAIRS:
         raise PairsError(f"expected at least {MIN_PAIRS} pairs to audit, found {len(pairs)}")
@@ -88,13 +88,15 @@ def shortcut_audit(pairs: Sequence[Pair], *, seed: int = 0) -> ShortcutReport:
     )
 
 
-def without_shortcuts(pairs: Sequence[Pair], report: ShortcutReport) -> tuple[Pair, ...]:
+def without_shortcuts(
+    pairs: Sequence[TrajectoryPair], report: ShortcutReport
+) -> tuple[TrajectoryPair, ...]:
     """The pairs that surface features do not solve with confidence."""
     solved = set(report.solved)
     return tuple(pair for pair in pairs if pair.pair_id not in solved)
 
 
-def _groups(pairs: Sequence[Pair]) -> tuple[GroupBy, list[str]]:
+def _groups(pairs: Sequence[TrajectoryPair]) -> tuple[GroupBy, list[str]]:
     """The coarsest grouping that still has three groups; functions when none has."""
     names: list[str] = []
     for by in GroupBy:
@@ -104,7 +106,7 @@ def _groups(pairs: Sequence[Pair]) -> tuple[GroupBy, list[str]]:
     return GroupBy.FUNCTION, names
 
 
-def _group(pair: Pair, by: GroupBy) -> str:
+def _group(pair: TrajectoryPair, by: GroupBy) -> str:
     where = pair.provenance
     parts = [where.repo]
     if by is not GroupBy.REPOSITORY:
@@ -129,7 +131,7 @@ def _classifiers(seed: int) -> dict[str, Callable[[], Any]]:
 
 
 def _out_of_fold(
-    make: Callable[[], Any], pairs: Sequence[Pair], groups: Sequence[str], folds: int
+    make: Callable[[], Any], pairs: Sequence[TrajectoryPair], groups: Sequence[str], folds: int
 ) -> list[float]:
     """Probability of the supporting context for each pair, by a model without its group."""
     numpy, sklearn = _libraries()

@@ -1,14 +1,15 @@
-"""Train and held-out pairs that have no run and no task in common."""
+"""Train and held-out pairs that have no run, no task and no image in common."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from contextrl.envs.types import Record
-from contextrl.pairs.types import Pair
+from contextrl.pairs.types import ImagePair, TrajectoryPair
 
 
 class SplitBy(StrEnum):
@@ -19,14 +20,14 @@ class SplitBy(StrEnum):
 
 
 class Split(Record):
-    train: tuple[Pair, ...]
-    held_out: tuple[Pair, ...]
+    train: tuple[TrajectoryPair, ...]
+    held_out: tuple[TrajectoryPair, ...]
     dropped: int
     """Pairs that would have put one task or run on both sides."""
 
 
 def split_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrajectoryPair],
     *,
     held_out_frac: float,
     seed: int = 0,
@@ -57,14 +58,37 @@ def split_pairs(
     )
 
 
-def _keys(pair: Pair, by: SplitBy) -> set[str]:
+def split_image_pairs(
+    pairs: Sequence[ImagePair], *, held_out_frac: float, seed: int = 0
+) -> dict[str, tuple[ImagePair, ...]]:
+    """`train` and `held-out`, by whole groups: no image is on both sides.
+
+    Groups are held out until at least `held_out_frac` of the pairs are.
+    """
+    if not 0 < held_out_frac < 1:
+        raise ValueError(f"held_out_frac must be between 0 and 1, got {held_out_frac}")
+    sizes = Counter(pair.provenance.group for pair in pairs)
+    chosen: set[str] = set()
+    count = 0
+    for group in sorted(sizes, key=lambda key: _digest(key, seed))[:-1]:
+        if count >= held_out_frac * len(pairs):
+            break
+        chosen.add(group)
+        count += sizes[group]
+    return {
+        "train": tuple(pair for pair in pairs if pair.provenance.group not in chosen),
+        "held-out": tuple(pair for pair in pairs if pair.provenance.group in chosen),
+    }
+
+
+def _keys(pair: TrajectoryPair, by: SplitBy) -> set[str]:
     if by is SplitBy.TASK:
         return {pair.positive.task_id, pair.negative.task_id}
     where = pair.provenance
     return {"\0".join((where.repo, where.base_commit, where.file, where.function))}
 
 
-def _identities(pair: Pair) -> Iterable[tuple[str, str]]:
+def _identities(pair: TrajectoryPair) -> Iterable[tuple[str, str]]:
     for context in (pair.positive, pair.negative):
         yield "task", context.task_id
         yield "run", context.trajectory_id

@@ -1,7 +1,8 @@
 """A folder of pairs: `pairs.jsonl`, then `manifest.json`. Without a manifest it is not complete.
 
 The manifest is written last and names the digest of the pairs, so a write that was cut short is
-never taken for a whole one.
+never taken for a whole one. Pairs of images name their files by digest; `images.py` keeps those in
+the same folder, and they are written before the pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextrl.envs.types import Record
 from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.released import ReleasedPair, read_released
-from contextrl.pairs.types import SCHEMA_VERSION, Pair
+from contextrl.pairs.types import PAIR, SCHEMA_VERSION, ImagePair, Pair, TrajectoryPair
 
 PAIRS = "pairs.jsonl"
 MANIFEST = "manifest.json"
@@ -77,10 +78,10 @@ def write_pairs(
             n_pairs += 1
             yield line
 
-    with _named(folder):
+    with named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
-        _write_whole(folder / PAIRS, lines())
+        write_whole(folder / PAIRS, lines())
     manifest = PairManifest(
         n_pairs=n_pairs,
         pairs_sha256=digest.hexdigest(),
@@ -91,8 +92,8 @@ def write_pairs(
         sources=tuple(sources),
         split=split,
     )
-    with _named(folder):
-        _write_whole(folder / MANIFEST, [(manifest.model_dump_json(indent=2) + "\n").encode()])
+    with named(folder):
+        write_whole(folder / MANIFEST, [(manifest.model_dump_json(indent=2) + "\n").encode()])
     return manifest
 
 
@@ -108,7 +109,7 @@ def read_manifest(folder: Path) -> PairManifest:
             f"expected {MANIFEST} in {folder}, found none: no pairs were stored there, or their "
             "writing was cut short; run `contextrl mine pairs` again"
         )
-    with _named(path):
+    with named(path):
         text = path.read_text(encoding="utf-8")
     try:
         manifest = PairManifest.model_validate_json(text)
@@ -130,7 +131,7 @@ def read_pairs(folder: Path) -> tuple[Pair, ...]:
     folder = folder.parent if folder.name == PAIRS else folder
     manifest = read_manifest(folder)
     path = folder / PAIRS
-    with _named(path):
+    with named(path):
         body = path.read_bytes()
     if hashlib.sha256(body).hexdigest() != manifest.pairs_sha256:
         raise PairFileError(
@@ -139,10 +140,28 @@ def read_pairs(folder: Path) -> tuple[Pair, ...]:
     pairs = []
     for number, line in enumerate(body.splitlines(), start=1):
         try:
-            pairs.append(Pair.model_validate_json(line))
+            pairs.append(PAIR.validate_json(line))
         except ValidationError as error:
             raise PairFileError(f"{path}:{number}: expected a pair: {_first(error)}") from error
     return tuple(pairs)
+
+
+def read_trajectory_pairs(folder: Path) -> tuple[TrajectoryPair, ...]:
+    """`read_pairs` for what only makes sense for trajectories. Raises `PairFileError`."""
+    pairs = read_pairs(folder)
+    found = tuple(pair for pair in pairs if isinstance(pair, TrajectoryPair))
+    if len(found) != len(pairs):
+        raise PairFileError(f"expected pairs of trajectories in {folder}, found pairs of images")
+    return found
+
+
+def read_image_pairs(folder: Path) -> tuple[ImagePair, ...]:
+    """`read_pairs` for what only makes sense for images. Raises `PairFileError`."""
+    pairs = read_pairs(folder)
+    found = tuple(pair for pair in pairs if isinstance(pair, ImagePair))
+    if len(found) != len(pairs):
+        raise PairFileError(f"expected pairs of images in {folder}, found pairs of trajectories")
+    return found
 
 
 def read_any(path: Path) -> tuple[Pair, ...] | tuple[ReleasedPair, ...]:
@@ -164,19 +183,24 @@ def read_any(path: Path) -> tuple[Pair, ...] | tuple[ReleasedPair, ...]:
 def source_file(path: Path) -> SourceFile:
     """`path` by name and content."""
     digest = hashlib.sha256()
-    with _named(path), path.open("rb") as stream:
+    with named(path), path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return SourceFile(path=str(path), sha256=digest.hexdigest())
 
 
-def _write_whole(path: Path, blocks: Iterable[bytes]) -> None:
+def write_whole(path: Path, blocks: Iterable[bytes], *, to_disk: bool = True) -> None:
+    """`path` holds these bytes, or what it held before.
+
+    `to_disk` waits until a power cut cannot undo it; without, readers must check what they read.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.writelines(blocks)
             stream.flush()
-            os.fsync(stream.fileno())
+            if to_disk:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -185,7 +209,8 @@ def _write_whole(path: Path, blocks: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
+    """A file error becomes one line with the path."""
     try:
         yield
     except OSError as error:

@@ -27,7 +27,7 @@ from contextrl.pairs.index import IndexedRun
 from contextrl.pairs.normal import is_distinctive, normal
 from contextrl.pairs.related import similarity
 from contextrl.pairs.sources import Account, read_part
-from contextrl.pairs.types import Instance, Pair
+from contextrl.pairs.types import Instance, TrajectoryPair
 
 CHECKED = tuple(stage for stage in PairStage if stage is not PairStage.DIFFERENT_BUG)
 _BLOCK = 16
@@ -38,7 +38,7 @@ _BLOCK = 16
 class Checked:
     """One function's couples."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TrajectoryPair, ...]
     lost: Counter[PairStage]
 
 
@@ -104,7 +104,7 @@ def _check_function(db: sqlite3.Connection, miner: str, group: Sequence[Drawn]) 
     numbers = {n for each in group for n in (each.positive, each.negative)}
     runs = {number: _run(db, number) for number in numbers}
     evidence = cache(gather)
-    pairs: list[Pair] = []
+    pairs: list[TrajectoryPair] = []
     lost: Counter[PairStage] = Counter()
     for each in group:
         positive, negative = runs[each.positive], runs[each.negative]
@@ -125,7 +125,9 @@ def _check_function(db: sqlite3.Connection, miner: str, group: Sequence[Drawn]) 
     return Checked(tuple(pairs), lost)
 
 
-def _with_relation(pair: Pair, positive: Task | Instance, negative: Task | Instance) -> Pair:
+def _with_relation(
+    pair: TrajectoryPair, positive: Task | Instance, negative: Task | Instance
+) -> TrajectoryPair:
     other = negative.base_commit if negative.base_commit != positive.base_commit else ""
     changes: Mapping[str, object] = {
         "issue_similarity": round(similarity(positive.problem, negative.problem), 4),

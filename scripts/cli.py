@@ -92,7 +92,7 @@ VERBS = {
     "replay": Verb("Live through recorded runs again: look, re-execute, branch.", _replay),
     "view": Verb("Write a run or a set of pairs as one page to share.", _view),
     "tasks": Verb("Build tasks from a package; validate and show task files.", _tasks),
-    "mine": Verb("Turn trajectories into contrastive pairs.", _mine),
+    "mine": Verb("Turn trajectories or images into contrastive pairs.", _mine),
     "probe": Verb("Measure how often a model picks the supporting context.", _probe),
     "bench": Verb("Reprint the numbers of the README.", _bench),
     "clean": Verb("Remove containers and images that runs left behind.", _clean),

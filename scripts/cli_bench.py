@@ -6,7 +6,9 @@ import typer
 
 from contextrl.scripts.cli_bench_mine import mine
 from contextrl.scripts.cli_bench_model import ca_memory, generation, gradients
+from contextrl.scripts.cli_bench_retrieval import retrieval
 from contextrl.scripts.cli_bench_sandbox import sandbox
+from contextrl.scripts.cli_bench_scenes import scenes
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(sandbox)
@@ -14,3 +16,5 @@ app.command()(generation)
 app.command()(gradients)
 app.command("ca-memory")(ca_memory)
 app.command()(mine)
+app.command()(scenes)
+app.command()(retrieval)

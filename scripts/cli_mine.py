@@ -11,9 +11,12 @@ import typer
 
 from contextrl.scripts.cli_mine_audit import audit
 from contextrl.scripts.cli_mine_corpus import corpus
+from contextrl.scripts.cli_mine_edit import edit
 from contextrl.scripts.cli_mine_export import export
+from contextrl.scripts.cli_mine_images import images
 from contextrl.scripts.cli_mine_judge import judge, review
 from contextrl.scripts.cli_mine_read import read
+from contextrl.scripts.cli_mine_scenes import scenes
 from contextrl.scripts.cli_mine_tables import stage_table
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
@@ -31,6 +34,9 @@ app.command()(audit)
 app.command()(judge)
 app.command()(review)
 app.command()(export)
+app.command()(scenes)
+app.command()(images)
+app.command()(edit)
 
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -42,7 +48,7 @@ class HoldOutBy(StrEnum):
 
 @app.callback()
 def mine_group() -> None:
-    """Turn trajectories into contrastive pairs."""
+    """Turn trajectories or images into contrastive pairs."""
 
 
 @app.command()

@@ -30,9 +30,9 @@ def audit(
     from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.errors import PairsError
     from contextrl.pairs.shortcuts import shortcut_audit, without_shortcuts
-    from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
+    from contextrl.pairs.store import read_manifest, read_trajectory_pairs, write_pairs
 
-    pairs = read_pairs(path)[:limit]
+    pairs = read_trajectory_pairs(path)[:limit]
     rules = audit_pairs(pairs)
     report, why_not = None, ""
     try:

@@ -46,6 +46,7 @@ def judge(
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no download when imported
     from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
     from contextrl.pairs.errors import PairFileError
+    from contextrl.pairs.images import ImageStore
     from contextrl.pairs.judge import JudgeCache, JudgeSettings, bill
     from contextrl.pairs.judge import judge as judge_pairs
     from contextrl.pairs.store import is_complete, read_pairs
@@ -81,7 +82,9 @@ def judge(
         )
         return
     assert out is not None
-    report = judge_pairs(pairs, endpoint, store, settings, on_progress=_progress)
+    report = judge_pairs(
+        pairs, endpoint, store, settings, store=ImageStore(home), on_progress=_progress
+    )
     _store(out, home, pairs, report, overwrite)
     typer.echo(report.model_dump_json() if json else _table(report, out))
     if report.without_verdict:
@@ -101,9 +104,10 @@ def review(
     from contextrl.pairs.store import read_pairs
 
     by_id = {pair.pair_id: pair for pair in read_pairs(pairs)}
+    home = pairs if pairs.is_dir() else pairs.parent
     left = open_reviews(folder / REVIEW, folder / DECISIONS)
     for number, item in enumerate(left[:limit], start=1):
-        typer.echo(f"\n{number} of {len(left)}\n{show(by_id[item.pair_id], item)}")
+        typer.echo(f"\n{number} of {len(left)}\n{show(by_id[item.pair_id], item, home)}")
         answer = ""
         while answer not in {"v", "i", "s", "q"}:
             answer = typer.prompt("v valid, i invalid, s skip, q stop").strip().lower()[:1]
@@ -121,8 +125,11 @@ def _store(
     from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.judge import JudgeVerdict
     from contextrl.pairs.store import read_manifest, write_pairs
+    from contextrl.scripts.image_sets import copy_images
 
-    valid = report.ids(JudgeVerdict.VALID)
+    valid, unsure = report.ids(JudgeVerdict.VALID), report.ids(JudgeVerdict.UNCERTAIN)
+    # Those of the uncertain too: a review may add them.
+    copy_images([pair for pair in pairs if pair.pair_id in valid | unsure], home, out)
     manifest = read_manifest(home)
     stage = StageCount(name="judged VALID", unit="pairs", seen=len(pairs), kept=len(valid))
     write_pairs(
@@ -135,7 +142,6 @@ def _store(
         split=manifest.split,
         overwrite=overwrite,
     )
-    unsure = report.ids(JudgeVerdict.UNCERTAIN)
     for name, chosen in (
         (VERDICTS, report.judgements),
         (REVIEW, [each for each in report.judgements if each.pair_id in unsure]),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -17,9 +16,8 @@ if TYPE_CHECKING:  # what these import would slow `contextrl probe --help` down
     from contextrl.pairs.intervals import Share
     from contextrl.pairs.probe import ProbeReport
     from contextrl.pairs.probe_tables import ProbeTables
-    from contextrl.pairs.released import ReleasedPair
-    from contextrl.pairs.render import PairPromptStyle
     from contextrl.pairs.types import Pair
+    from contextrl.verl_ext.pair_source import PairSource, PairStyles
 
 
 class Style(StrEnum):
@@ -28,8 +26,10 @@ class Style(StrEnum):
 
 
 def probe(
-    pairs: Annotated[Path, typer.Option(help="Pair folder, or a released JSONL file.")],
-    model: Annotated[str, typer.Option(help="Folder or hub name of a causal language model.")],
+    pairs: Annotated[
+        str, typer.Option(help="Pair folder, released JSONL or parquet file, or hf://owner/name.")
+    ],
+    model: Annotated[str, typer.Option(help="Folder or hub name of a language or vision model.")],
     style: Annotated[Style, typer.Option(help="Prompt style; no matter for released files.")] = (
         Style.RELEASED
     ),
@@ -54,51 +54,44 @@ def probe(
     json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
 ) -> None:
     """Measure how often a model picks the supporting context."""
-    from contextrl.pairs.probe import probe as probe_pairs
-    from contextrl.pairs.probe import probe_rendered
-    from contextrl.pairs.released import ReleasedPair
-    from contextrl.pairs.render import STYLES
-    from contextrl.pairs.store import read_any
-    from contextrl.pairs.types import Pair
+    from contextrl.pairs.types import ImagePair, TrajectoryPair
+    from contextrl.verl_ext.pair_source import PairSource, pair_styles
 
-    chosen = STYLES[style.value]
-    if prefill is not None:
-        chosen = dataclasses.replace(chosen, prefill=prefill)
+    styles = pair_styles(style.value, prefill)
     # Read before the model is loaded: a bad path should not cost a minute.
-    read = read_any(pairs)[:limit]
-    released = [pair for pair in read if isinstance(pair, ReleasedPair)]
-    own = [pair for pair in read if isinstance(pair, Pair)]
-
-    by_id = {pair.pair_id: pair for pair in own}
+    source = PairSource.open(pairs)
+    by_id = {
+        pair.pair_id: pair
+        for pair in source[:limit]
+        if isinstance(pair, TrajectoryPair | ImagePair)
+    }
     if base_url is not None:
         report = _ask_server(
-            [*own, *released], chosen, model, base_url, api_key_env, samples, max_tokens
+            source, limit, styles, model, base_url, api_key_env, samples, max_tokens
         )
         _say(report, by_id, model, plot, json)
         return
 
+    from contextrl.verl_ext.probing import probe_source
     from contextrl.verl_ext.scorer_hf import HFPairScorer
 
     scorer = HFPairScorer.from_pretrained(model, batch_size=batch_size)
-    if released:
-        report = probe_rendered(
-            [pair.rendered(chosen.prefill) for pair in released],
-            scorer,
-            scorer.tokenizer,
-            style_name="released-file",
-            max_tokens=max_tokens,
-            on_progress=_progress,
-        )
-    else:
-        report = probe_pairs(
-            own, scorer, scorer.tokenizer, chosen, max_tokens=max_tokens, on_progress=_progress
-        )
+    report = probe_source(
+        source,
+        scorer,
+        scorer.tokenizer,
+        styles,
+        max_tokens=max_tokens,
+        limit=limit,
+        on_progress=_progress,
+    )
     _say(report, by_id, model, plot, json)
 
 
 def _ask_server(
-    pairs: Sequence[Pair | ReleasedPair],
-    style: PairPromptStyle,
+    source: PairSource,
+    limit: int | None,
+    styles: PairStyles,
     model: str,
     base_url: str,
     api_key_env: str,
@@ -110,31 +103,35 @@ def _ask_server(
     from contextrl.pairs.errors import PromptBudgetError
     from contextrl.pairs.judge import CHARS_PER_TOKEN
     from contextrl.pairs.probe_endpoint import probe_endpoint
-    from contextrl.pairs.render import render
-    from contextrl.pairs.types import Order, Pair
+    from contextrl.pairs.types import Order
+    from contextrl.scripts.console import ScriptError
+    from contextrl.verl_ext.pair_source import FixedPair
 
     def count(text: str) -> int:
         return int(len(text) / CHARS_PER_TOKEN) + 1
 
     rendered = []
     over_budget = 0
-    for pair in pairs:
-        if not isinstance(pair, Pair):
-            rendered.append(pair.rendered(style.prefill))
-            continue
+    for pair in source[:limit]:
+        fixed = isinstance(pair, FixedPair)
         try:
             rendered += [
-                render(
+                source.render(
                     pair,
                     order,
-                    style,
+                    styles,
                     max_tokens=max_tokens,
                     count_tokens=count if max_tokens is not None else None,
                 )
-                for order in Order
+                for order in ([Order.POSITIVE_FIRST] if fixed else Order)
             ]
         except PromptBudgetError:
             over_budget += 1
+    if any(each.images for each in rendered):
+        raise ScriptError(
+            "expected pairs of text for --base-url, found pairs of images; probe a local vision "
+            "model instead"
+        )
     endpoint = LiteLLMEndpoint(
         EndpointSettings(
             model=model if "/" in model else f"openai/{model}",
@@ -146,7 +143,7 @@ def _ask_server(
     return probe_endpoint(
         rendered,
         endpoint,
-        style_name=style.name,
+        style_name=styles.trajectories.name,
         samples=samples,
         over_budget=over_budget,
         on_progress=_progress,

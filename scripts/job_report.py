@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import git
 
 from contextrl.agents.store import read_trajectories
 from contextrl.agents.types import Trajectory
 from contextrl.envs.types import Record, Task
-from contextrl.pairs.intervals import Change, Share
-from contextrl.pairs.probe import ProbeReport, accuracy_change
 from contextrl.scripts.job_train import MetricsLine
 from contextrl.scripts.paired import PairedChange, paired_change
+from contextrl.scripts.report_parts import (
+    PLOT,
+    ProbeChange,
+    curve,
+    probe_change,
+    revision,
+    series,
+    span,
+    step_seconds,
+    versions,
+    write_summary,
+)
 from contextrl.verl_ext.episodes import EPISODES_FOLDER
 
-SUMMARY = "summary.json"
-PLOT = "curves.png"
-PACKAGES = ("contextrl", "docker", "ray", "torch", "transformers", "verl", "vllm")
-STEP_TIMES = {
-    "rollout": "timing_s/gen",
-    "old log-prob": "timing_s/old_log_prob",
-    "reference log-prob": "timing_s/ref",
-    "advantages": "timing_s/adv",
-    "update": "timing_s/update_actor",
-    "weight sync": "timing_s/update_weights",
-    "checkpoint": "timing_s/save_checkpoint",
-    "validation": "timing_s/testing",
-    "step": "timing_s/step",
-}
-
-
-class ProbeChange(Record):
-    before: Share
-    after: Share
-    change: Change
-    share_a_before: float
-    share_a_after: float
+__all__ = ["PLOT", "Summary", "lines", "plot", "summarise", "write_summary"]
 
 
 class EpisodeTimes(Record):
@@ -99,28 +83,19 @@ def summarise(
     return Summary(
         run=run_dir.name,
         tasks=_task_changes(episodes, tasks, steps),
-        probe=_probe_change(run_dir, steps),
-        train_reward=_series(steps_done, "critic/rewards/mean"),
-        ca_accuracy=_series(steps_done, "ca/accuracy"),
+        probe=probe_change(run_dir, steps),
+        train_reward=series(steps_done, "critic/rewards/mean"),
+        ca_accuracy=series(steps_done, "ca/accuracy"),
         stop_reasons=_counts(str(episode.stop_reason) for episode in trained),
         excluded=sum(episode.excluded for episode in episodes),
         episode_times=_episode_times(trained),
-        step_seconds={
-            name: sum(values) / len(values)
-            for name, key in STEP_TIMES.items()
-            if (values := _series(steps_done, key))
-        },
+        step_seconds=step_seconds(steps_done),
         stage_seconds={name: round(seconds, 1) for name, seconds in stage_seconds.items()},
         checkpoint=checkpoint,
         config=config,
-        versions=_versions(),
-        git_revision=_revision(),
+        versions=versions(),
+        git_revision=revision(),
     )
-
-
-def write_summary(summary: Summary, run_dir: Path) -> None:
-    text = json.dumps(summary.model_dump(mode="json"), indent=1, sort_keys=True)
-    (run_dir / SUMMARY).write_text(text + "\n", encoding="utf-8")
 
 
 def lines(summary: Summary) -> list[str]:
@@ -128,17 +103,17 @@ def lines(summary: Summary) -> list[str]:
     found = []
     for split, change in summary.tasks.items():
         found.append(
-            f"{split}: reward {_span(change.before, change.before_interval)} -> "
-            f"{_span(change.after, change.after_interval)}, change "
-            f"{_span(change.change, change.change_interval, sign='+')}, p = {change.p_value:.3f} "
+            f"{split}: reward {span(change.before, change.before_interval)} -> "
+            f"{span(change.after, change.after_interval)}, change "
+            f"{span(change.change, change.change_interval, sign='+')}, p = {change.p_value:.3f} "
             f"({change.items} tasks, {change.samples_after} episodes each time)"
         )
     if summary.probe is not None:
         p = summary.probe
         found.append(
-            f"held-out pairs: accuracy {_span(p.before.mean, (p.before.low, p.before.high))} -> "
-            f"{_span(p.after.mean, (p.after.low, p.after.high))}, change "
-            f"{_span(p.change.mean, (p.change.low, p.change.high), sign='+')} ({p.after.n} pairs, "
+            f"held-out pairs: accuracy {span(p.before.mean, (p.before.low, p.before.high))} -> "
+            f"{span(p.after.mean, (p.after.low, p.after.high))}, change "
+            f"{span(p.change.mean, (p.change.low, p.change.high), sign='+')} ({p.after.n} pairs, "
             f"both orders; answers A {p.share_a_before:.2f} -> {p.share_a_after:.2f})"
         )
     if summary.episode_times is not None:
@@ -156,10 +131,6 @@ def lines(summary: Summary) -> list[str]:
     return found
 
 
-def _span(value: float, interval: tuple[float, float], sign: str = "") -> str:
-    return f"{value:{sign}.3f} [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
-
-
 def plot(metrics: Sequence[MetricsLine], path: Path) -> None:
     """Reward and CA accuracy over steps, validations and probe beside the training curves."""
     import matplotlib
@@ -170,15 +141,15 @@ def plot(metrics: Sequence[MetricsLine], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     train = [line for line in metrics if line.kind == "train"]
     validate = [line for line in metrics if line.kind == "validate"]
-    _curve(left, train, "critic/rewards/mean", "rollouts of each step", marker=".")
+    curve(left, train, "critic/rewards/mean", "rollouts of each step", marker=".")
     for key in sorted({key for line in validate for key in line.metrics}):
         if key.startswith("val-core/") and "/reward/mean@" in key:
             split = key.split("/")[1].replace("_", " ")
             label = {"train": "training tasks"}.get(split, split)
-            _curve(left, validate, key, label, marker="o")
+            curve(left, validate, key, label, marker="o")
     left.set(title="Reward: share of episodes that pass the tests", ylim=(0, 1))
-    _curve(right, train, "ca/accuracy", "training pairs", marker=".")
-    _curve(right, validate, "probe/accuracy", "held-out pairs, both orders", marker="o")
+    curve(right, train, "ca/accuracy", "training pairs", marker=".")
+    curve(right, validate, "probe/accuracy", "held-out pairs, both orders", marker="o")
     right.axhline(0.5, color="0.6", linewidth=1, linestyle=":", label="chance")
     right.set(title="Selection: share of contexts picked right", ylim=(0, 1))
     for axes in (left, right):
@@ -187,13 +158,6 @@ def plot(metrics: Sequence[MetricsLine], path: Path) -> None:
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def _curve(axes: Any, lines: Sequence[MetricsLine], key: str, label: str, *, marker: str) -> None:
-    points = [(line.step, line.metrics[key]) for line in lines if key in line.metrics]
-    if points:
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, marker=marker, label=label)
 
 
 def _task_changes(
@@ -218,20 +182,6 @@ def _task_changes(
     return changes
 
 
-def _probe_change(run_dir: Path, steps: Sequence[int]) -> ProbeChange | None:
-    files = [run_dir / "probe" / f"step-{step}.json" for step in (*steps[:1], *steps[-1:])]
-    if len(steps) < 2 or not all(file.exists() for file in files):
-        return None
-    before, after = (ProbeReport.model_validate_json(file.read_bytes()) for file in files)
-    return ProbeChange(
-        before=before.accuracy,
-        after=after.accuracy,
-        change=accuracy_change(before, after),
-        share_a_before=before.share_a,
-        share_a_after=after.share_a,
-    )
-
-
 def _episode_times(episodes: Sequence[Trajectory]) -> EpisodeTimes | None:
     times = [episode.timings for episode in episodes if not episode.excluded]
     if not times:
@@ -251,31 +201,8 @@ def _episode_times(episodes: Sequence[Trajectory]) -> EpisodeTimes | None:
     )
 
 
-def _series(lines: Sequence[MetricsLine], key: str) -> list[float]:
-    return [line.metrics[key] for line in lines if key in line.metrics]
-
-
 def _counts(names: Iterable[str]) -> dict[str, int]:
     counts: defaultdict[str, int] = defaultdict(int)
     for name in names:
         counts[name] += 1
     return dict(sorted(counts.items()))
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _revision() -> str:
-    """The commit of the checkout this runs from; empty for an installed wheel."""
-    try:
-        repository = git.Repo(Path(__file__).parent, search_parent_directories=True)
-        return repository.head.commit.hexsha + ("-dirty" if repository.is_dirty() else "")
-    except (git.InvalidGitRepositoryError, ValueError):
-        return ""

@@ -11,8 +11,8 @@ from contextrl.agents.viewer.labels import read_labels
 from contextrl.agents.viewer.pairs import Cell, PairView, align
 from contextrl.pairs.normal import line_forms, normal
 from contextrl.pairs.probe import ProbeReport
-from contextrl.pairs.store import PAIRS, read_pairs
-from contextrl.pairs.types import Pair, TrajectoryContext
+from contextrl.pairs.store import PAIRS, read_trajectory_pairs
+from contextrl.pairs.types import TrajectoryContext, TrajectoryPair
 from contextrl.scripts.console import ScriptError
 
 LABELS = "labels.jsonl"
@@ -29,11 +29,11 @@ def read_pair_views(
         pair_view(pair, margins.get(pair.pair_id, {})).model_copy(
             update={"label": labels.get(pair.pair_id)}
         )
-        for pair in read_pairs(folder)[:limit]
+        for pair in read_trajectory_pairs(folder)[:limit]
     ]
 
 
-def pair_view(pair: Pair, margins: Mapping[str, float]) -> PairView:
+def pair_view(pair: TrajectoryPair, margins: Mapping[str, float]) -> PairView:
     origin = pair.provenance
     return PairView(
         pair_id=pair.pair_id,

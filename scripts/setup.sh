@@ -137,8 +137,17 @@ install() {
     # Without build isolation, so that sdists are built by the pinned tools too.
     step "install contextrl[$extras], the $variant set" \
         pip install --no-build-isolation -c "$constraints" -e "${ROOT}[$extras]"
+    if [[ $variant == cpu ]]; then prepare_torchvision; fi
     { identity "$VENV/bin/python" && contents; } >"$PARTIAL"
     mv "$PARTIAL" "$COMPLETE"
+}
+
+# PyPI's torchvision is built for CUDA: beside a CPU torch its import fails in any process that did
+# not prepare it, so every process of this .venv does. It costs a few files, torch is not imported.
+prepare_torchvision() {
+    local site
+    site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo 'import contextrl.verl_ext' >"$site/contextrl-torchvision.pth"
 }
 
 setup_venv() {

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import os
-import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
 
 from contextrl.envs.cleanup import reap_until_quiet
 from contextrl.envs.engine import connect
-from contextrl.scripts import console, job_report
+from contextrl.scripts import job_report
 from contextrl.scripts.job_checks import check_inputs
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
 from contextrl.scripts.job_policy import warm_policy
 from contextrl.scripts.job_tasks import TRAIN as TRAIN_SPLIT
 from contextrl.scripts.job_tasks import JobTasks, local_file, prepare_tasks
-from contextrl.scripts.job_train import (
-    MetricsLine,
-    read_metrics,
-    summary_line,
-    train,
-    write_dataset,
+from contextrl.scripts.job_train import read_metrics, summary_line, train, write_dataset
+from contextrl.scripts.run_folder import (
+    CONFIG,
+    container,
+    is_given,
+    job_main,
+    last_checkpoint,
+    load_run,
+    new_run_dir,
+    save_whole,
 )
 from contextrl.scripts.stages import Cache, Stages
 from contextrl.verl_ext.compose import CONFIG_DIR, compose
-from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import CAConfig, JobConfig
-
-COMPOSED = "composed.yaml"
-"""Preset and overrides, written when a run begins."""
-CONFIG = "config.yaml"
-"""All that the trainer needs, written when everything before it is done."""
 
 
 def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
@@ -135,7 +127,7 @@ def report(
         tasks=tasks.validation(),
         metrics=metrics,
         stage_seconds=stages.seconds,
-        checkpoint=str(last_checkpoint(run_dir, metrics)),
+        checkpoint=str(last_checkpoint(run_dir)),
         config=container(config),
     )
     job_report.write_summary(summary, run_dir)
@@ -144,95 +136,20 @@ def report(
         stages.say(line)
 
 
-def last_checkpoint(run_dir: Path, metrics: Sequence[MetricsLine]) -> Path:
-    """The Hugging Face folder of the last step that was saved."""
-    folders = (run_dir / "checkpoints").glob("global_step_*/actor/huggingface")
-    saved = sorted(folders, key=lambda folder: int(folder.parents[1].name.rpartition("_")[2]))
-    if not saved:
-        raise ConfigError(
-            f"expected a checkpoint in {run_dir}/checkpoints, found none; set trainer.save_freq"
-        )
-    return saved[-1]
-
-
 def describe_tasks(tasks: JobTasks) -> str:
     counts = {name: len(of_split) for name, of_split in tasks.validation().items()}
     measured = ", ".join(f"{name} {count}" for name, count in counts.items())
     return f"{len(tasks.training())} to train on; measured before and after: {measured}"
 
 
-def is_given(config: DictConfig, key: str) -> bool:
-    """Whether a preset or override named a model; veRL's default is a path that exists nowhere."""
-    value = OmegaConf.select(config, key)
-    return value is not None and value != "~/models/deepseek-llm-7b-chat"
-
-
-def new_run_dir(config: DictConfig) -> Path:
-    if config.job.run_dir:
-        run_dir = Path(config.job.run_dir).absolute()
-        if (run_dir / COMPOSED).exists():
-            raise ConfigError(
-                f"expected no run in {run_dir}, found one; continue it with --resume {run_dir} or "
-                "name another folder"
-            )
-    else:
-        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs", f"swe-{now}").absolute()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    save_whole(config, run_dir / COMPOSED)
-    return run_dir
-
-
-def load_run(run_dir: Path) -> DictConfig:
-    """Its configuration: as the trainer had it, or, if the run ended earlier, as it was asked for.
-
-    In the second case the stages before training run again, most of them from the cache.
-    """
-    for name in (CONFIG, COMPOSED):
-        if (run_dir / name).exists():
-            config = OmegaConf.load(run_dir / name)
-            assert isinstance(config, DictConfig)
-            return config
-    raise ConfigError(
-        f"expected a run with a {CONFIG} in {run_dir}, found none; name a folder below runs/, or "
-        "start a new run without --resume"
-    )
-
-
-def save_whole(config: DictConfig, path: Path) -> None:
-    """`path` appears complete or not at all."""
-    draft = path.with_name(f".{path.name}")
-    OmegaConf.save(config, draft)
-    os.replace(draft, path)
-
-
-def container(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, Mapping)
-    return {str(key): value for key, value in plain.items()}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="run_swe_contextrl.sh",
-        description="Train a coding agent with GRPO and the context-aware loss.",
-        epilog="Overrides are Hydra's: preset=qwen3-8b, ca.lam=0, trainer.total_training_steps=4.",
+    return job_main(
+        "run_swe_contextrl.sh",
+        "Train a coding agent with GRPO and the context-aware loss.",
+        "Overrides are Hydra's: preset=qwen3-8b, ca.lam=0, trainer.total_training_steps=4.",
+        run,
+        argv,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run folder")
-    arguments = parser.parse_args(argv)
-    console.log_to_stderr(0)
-    stages = Stages(Console(stderr=True))
-    # A scheduler's SIGTERM ends the run as Ctrl-C does: trainer and sandboxes with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    def job() -> None:
-        if arguments.resume and arguments.overrides:
-            raise ConfigError("expected --resume alone: a resumed run keeps its own configuration")
-        resume = arguments.resume.absolute() if arguments.resume else None
-        print(run(arguments.overrides, resume, stages))
-
-    return console.run(job)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from contextrl.agents.viewer.labels import append_label
 from contextrl.agents.viewer.pairs import Label
 from contextrl.pairs.probe import PromptResult, summarise
 from contextrl.pairs.store import write_pairs
-from contextrl.pairs.types import Order, Pair, Provenance, TrajectoryContext
+from contextrl.pairs.types import Order, Provenance, TrajectoryContext, TrajectoryPair
 from contextrl.scripts.cli_view import curves
 from contextrl.scripts.console import ScriptError
 from contextrl.scripts.pair_views import LABELS, read_pair_views
@@ -56,7 +56,7 @@ def pairs(tmp_path) -> Path:
             decisive=(f"return {line}",),
         )
 
-    pair = Pair(
+    pair = TrajectoryPair(
         pair_id="p1",
         question="which?",
         answer="-a\n+b",

@@ -21,19 +21,27 @@ import torch
 import torch.distributed as dist
 from tensordict import TensorDict
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl.pairs.render import EncodedPair
-from contextrl.verl_ext.ca_loss import ca_loss, gradient_norms, option_margin
+from contextrl.verl_ext.ca_loss import ca_loss, option_margin
 from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ConfigError, EngineHookError
+from contextrl.verl_ext.grad_norms import give_back_gradients, take_gradients
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
 from contextrl.verl_ext.settings import CAConfig
+from contextrl.verl_ext.vision import (
+    ROW_KEY,
+    check_placeholders,
+    freeze_vision_tower,
+    is_vision,
+    plain_vision_output,
+)
+from contextrl.verl_ext.vision_tokenizer import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +89,32 @@ class ContextAwareMixin:
         )
         metrics = self._ca_backward(config, step, reduce_now=measure)
         if measure:
-            ca_grads = self._take_gradients()
+            ca_grads = take_gradients(self.module)  # type: ignore[attr-defined]
         output = super().forward_backward_batch(data, loss_function, forward_only)  # type: ignore[misc]
         if measure:
-            metrics |= self._give_back_gradients(ca_grads)
+            metrics |= give_back_gradients(ca_grads)
         if self.is_mp_src_rank_with_outputs():  # type: ignore[attr-defined]
             output["metrics"].update(metrics)
         return output
+
+    def _build_module(self) -> torch.nn.Module:
+        module: torch.nn.Module = super()._build_module()  # type: ignore[misc]
+        if is_vision(self.model_config.hf_config):  # type: ignore[attr-defined]
+            plain_vision_output(module)
+            if getattr(self.model_config.hf_config, "freeze_vision_tower", False):  # type: ignore[attr-defined]
+                freeze_vision_tower(module)
+        return module
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> Any:
+        """Before every forward of a model that sees: its images and its image tokens fit."""
+        config = self.model_config.hf_config  # type: ignore[attr-defined]
+        if is_vision(config):
+            seen = micro_batch.get("multi_modal_inputs", [None] * len(micro_batch))
+            rows = [tu.unwrap_non_tensor_data(each) for each in seen]
+            check_placeholders(micro_batch["input_ids"].unbind(), rows, config)
+        inputs, for_outputs = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
+        inputs.pop(ROW_KEY, None)
+        return inputs, for_outputs
 
     def ca_margins(self, pairs: Sequence[EncodedPair], *, micro_batch_size: int) -> list[float]:
         """Margins of all `pairs`, in order, on every rank. Forward only; call under `eval_mode`.
@@ -158,7 +185,11 @@ class ContextAwareMixin:
         remove_padding = bool(self.engine_config.use_remove_padding)  # type: ignore[attr-defined]
         batch = batch.to(get_device_id())
         micro_batch = tu.get_tensordict(
-            {"input_ids": batch.input_ids, "position_ids": batch.position_ids},
+            {
+                "input_ids": batch.input_ids,
+                "position_ids": batch.position_ids,
+                **({} if batch.seen is None else {"multi_modal_inputs": list(batch.seen)}),
+            },
             non_tensor_dict={
                 "temperature": 1.0,
                 "use_remove_padding": remove_padding,
@@ -210,44 +241,8 @@ class ContextAwareMixin:
 
     def _pair_set(self, config: CAConfig) -> PairSet:
         if self._pairs is None or self._pairs.config != config:
-            self._pairs = PairSet.load(config, self.model_config.tokenizer)  # type: ignore[attr-defined]
+            self._pairs = PairSet.load(config, tokenizer_of(self.model_config, config))  # type: ignore[attr-defined]
         return self._pairs
-
-    def _take_gradients(self) -> list[tuple[torch.nn.Parameter, Tensor | None]]:
-        """Set the reduced CA gradients aside, so that GRPO's come out alone."""
-        taken = []
-        for parameter in self.module.parameters():  # type: ignore[attr-defined]
-            taken.append((parameter, parameter.grad))
-            parameter.grad = None
-        return taken
-
-    def _give_back_gradients(
-        self, taken: list[tuple[torch.nn.Parameter, Tensor | None]]
-    ) -> dict[str, list[float]]:
-        """Add the set-aside gradients to GRPO's; report the norms of both and of the sum."""
-        ca = _norm([grad for _, grad in taken])
-        grpo = _norm([parameter.grad for parameter, _ in taken])
-        for parameter, grad in taken:
-            if grad is None:
-                continue
-            parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
-        total = _norm([parameter.grad for parameter, _ in taken])
-        return {key: [float(value)] for key, value in gradient_norms(ca, grpo, total).items()}
-
-
-def _norm(grads: Sequence[Tensor | None]) -> Tensor:
-    """Global L2 norm of sharded gradients, the same on every rank."""
-    present = [grad for grad in grads if grad is not None]
-    if not present:
-        return torch.zeros((), device=get_device_id())
-    norm = torch.nn.utils.get_total_norm(present)
-    if isinstance(norm, DTensor):
-        return norm.full_tensor()
-    if dist.is_initialized() and not isinstance(present[0], DTensor):  # FSDP1: flat local shards
-        squared = norm.square()
-        dist.all_reduce(squared)
-        return squared.sqrt()
-    return norm
 
 
 def _micro_batches(pairs: Sequence[EncodedPair], size: int) -> Iterator[Sequence[EncodedPair]]:

@@ -19,3 +19,7 @@ class ModelError(VerlExtError):
 
 class EmptyBatchError(VerlExtError):
     """Every episode of a step was excluded, so there is nothing to learn from."""
+
+
+class ImageTokensError(VerlExtError):
+    """A row's images and its image tokens do not fit each other, or no model could take them."""

@@ -18,45 +18,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from contextrl.verl_ext.row_cache import RowCache
+from contextrl.verl_ext.sampling import Completion, Request, SamplingParams
+from contextrl.verl_ext.vision import ROW_KEY, VisionInputs, is_vision
+
+__all__ = ["Completion", "GenerationEngine", "SamplingParams"]
 
 logger = logging.getLogger(__name__)
 
 PREFILLS_PER_TURN = 4
 """Admitted between two decode steps, so that a burst of long prompts cannot stall the rest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    max_new_tokens: int
-    temperature: float = 1.0
-    """0 is greedy; log-probabilities are then those of the unscaled distribution."""
-    stop_token_ids: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    token_ids: list[int]
-    logprobs: list[float]
-    """Under the sampling distribution, natural log."""
-    finished: bool
-    """Ended by a stop token rather than by `max_new_tokens`."""
-
-
-@dataclass(slots=True)
-class _Request:
-    session_id: str
-    prompt_ids: list[int]
-    params: SamplingParams
-    future: Future[Completion]
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
 
 
 class GenerationEngine:
@@ -75,18 +51,26 @@ class GenerationEngine:
         self.cache = RowCache(self.model, max_rows, max_length)
         self._held: list[list[int]] = [[] for _ in range(max_rows)]
         """Token ids whose keys and values each row holds."""
+        self._sees = is_vision(model.config)
+        self._shift = [0] * max_rows
+        """Per row, of a model that sees: how far the next position is from the row's length."""
         self._row_of: OrderedDict[str, int] = OrderedDict()
         """Session to row, least recently used first."""
         self._free = list(reversed(range(max_rows)))
-        self._active: dict[int, _Request] = {}
-        self._waiting: queue.SimpleQueue[_Request | Callable[[], None] | None] = queue.SimpleQueue()
-        self._postponed: list[_Request] = []
+        self._active: dict[int, Request] = {}
+        self._waiting: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
+        self._postponed: list[Request] = []
         self._rng = torch.Generator().manual_seed(seed)
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
 
     def submit(
-        self, prompt_ids: Sequence[int], params: SamplingParams, *, session_id: str
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        session_id: str,
+        vision: VisionInputs | None = None,
     ) -> Future[Completion]:
         """Queue one reply. The future fails with `ValueError` if it cannot fit the cache."""
         future: Future[Completion] = Future()
@@ -99,14 +83,19 @@ class GenerationEngine:
                 )
             )
             return future
-        self._waiting.put(_Request(session_id, list(prompt_ids), params, future))
+        self._waiting.put(Request(session_id, list(prompt_ids), params, future, vision))
         return future
 
     def generate(
-        self, prompt_ids: Sequence[int], params: SamplingParams, *, session_id: str
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        session_id: str,
+        vision: VisionInputs | None = None,
     ) -> Completion:
         """`submit` and wait."""
-        return self.submit(prompt_ids, params, session_id=session_id).result()
+        return self.submit(prompt_ids, params, session_id=session_id, vision=vision).result()
 
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` between two forwards, e.g. to load weights; then forget every cache."""
@@ -154,7 +143,7 @@ class GenerationEngine:
         """Take in what waits; sleep when there is nothing to do. False once closed."""
         budget = PREFILLS_PER_TURN
         while budget:
-            request: _Request | Callable[[], None] | None
+            request: Request | Callable[[], None] | None
             if self._postponed:
                 request = self._postponed.pop(0)
             else:
@@ -164,7 +153,7 @@ class GenerationEngine:
                     return True
             if request is None:
                 return False
-            if not isinstance(request, _Request):
+            if not isinstance(request, Request):
                 request()
                 continue
             row = self._row_for(request)
@@ -175,7 +164,7 @@ class GenerationEngine:
             budget -= 1
         return True
 
-    def _row_for(self, request: _Request) -> int | None:
+    def _row_for(self, request: Request) -> int | None:
         """The session's row, a free one, or the longest idle one; None if all are busy."""
         row = self._row_of.get(request.session_id)
         if row is not None and row in self._active:
@@ -193,10 +182,14 @@ class GenerationEngine:
         self._row_of.move_to_end(request.session_id)
         return row
 
-    def _prefill(self, row: int, request: _Request) -> None:
+    def _prefill(self, row: int, request: Request) -> None:
         held = self._held[row]
         shared = _common_prefix(held, request.prompt_ids)
         shared = min(shared, len(request.prompt_ids) - 1)  # the last token must yield logits
+        seen = request.vision.model_inputs() if request.vision is not None else {}
+        seen.pop(ROW_KEY, None)
+        if seen:
+            shared = 0  # like tokens do not mean like images
         new_ids = request.prompt_ids[shared:]
         n_new, device = len(new_ids), self.cache.keys[0].device
         self._active[row] = request
@@ -206,14 +199,26 @@ class GenerationEngine:
         mask = (key_L[None, :] <= position_T[:, None])[None, None]  # [1, 1, T, L]
         out = self.model(
             input_ids=torch.tensor([new_ids], device=device),
-            position_ids=position_T[None],
+            position_ids=self._prompt_positions(row, request, position_T),
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{key: value.to(device) for key, value in seen.items()},
         )
         self._held[row] = list(request.prompt_ids)
         self._sample([row], out.logits[:, -1])
+
+    def _prompt_positions(self, row: int, request: Request, position_T: Tensor) -> Tensor:
+        """[1, T], or [4, 1, T] for a model that sees, whose images take fewer steps than tokens."""
+        if not self._sees:
+            return position_T[None]
+        if request.vision is None:
+            self._shift[row] = 0
+            return position_T.expand(4, 1, -1)
+        positions = request.vision.positions
+        self._shift[row] = int(positions[1:].max()) + 1 - positions.shape[1]
+        return positions[:, None, position_T[0] :].to(position_T.device)
 
     def _decode(self) -> None:
         """One token for every active row."""
@@ -233,9 +238,13 @@ class GenerationEngine:
         self.cache.window(window, start_R, 1)
         key_L = torch.arange(self.cache.visible, device=device)
         mask = (key_L[None, :] <= start_R[:, None])[:, None, None]  # [R, 1, 1, L]
+        positions = start_R[:, None]  # [R, 1]
+        if self._sees:  # [4, R, 1]
+            shift_R = torch.tensor([self._shift[row] for row in rows], device=device)
+            positions = torch.stack([positions, *[positions + shift_R[:, None]] * 3])
         out = self.model(
             input_ids=ids_R[:, None],
-            position_ids=start_R[:, None],
+            position_ids=positions,
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from contextrl.pairs.probe import PairScorer, ProbeReport, probe, probe_rendered
-from contextrl.pairs.released import ReleasedPair
+from contextrl.pairs.errors import ImageError, PromptBudgetError
+from contextrl.pairs.probe import PairScorer, ProbeReport, probe_rendered
 from contextrl.pairs.render import EncodedPair
-from contextrl.pairs.store import read_any
-from contextrl.pairs.types import Pair
+from contextrl.pairs.render import token_counter as make_token_counter
+from contextrl.pairs.types import Order, RenderedPair
 from contextrl.verl_ext.errors import ConfigError
-from contextrl.verl_ext.pair_set import pair_style
+from contextrl.verl_ext.pair_source import FixedPair, PairSource, PairStyles, pair_styles
 from contextrl.verl_ext.settings import CAConfig
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerGroupScorer:
@@ -32,11 +34,52 @@ def probe_held_out(config: CAConfig, tokenizer: Any, scorer: PairScorer) -> Prob
     """Both orders of every pair of `config.held_out`; released pairs in their one order."""
     if config.held_out is None:
         raise ConfigError("expected ca.held_out to name a pair file, found null")
-    pairs = read_any(Path(config.held_out))
-    style = pair_style(config)
-    released = [pair for pair in pairs if isinstance(pair, ReleasedPair)]
-    if released:
-        rendered = [pair.rendered(style.prefill) for pair in released]
-        return probe_rendered(rendered, scorer, tokenizer, style_name="released-file")
-    ours = [pair for pair in pairs if isinstance(pair, Pair)]
-    return probe(ours, scorer, tokenizer, style, max_tokens=config.max_prompt_tokens)
+    return probe_source(
+        PairSource.open(config.held_out),
+        scorer,
+        tokenizer,
+        pair_styles(config.style, config.prefill),
+        max_tokens=config.max_prompt_tokens,
+    )
+
+
+def probe_source(
+    source: PairSource,
+    scorer: PairScorer,
+    tokenizer: Any,
+    styles: PairStyles,
+    *,
+    max_tokens: int | None = None,
+    limit: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ProbeReport:
+    """Trajectories or images, our pairs in both orders, released ones in their own.
+
+    Raises `PairsError` or `ImageTokensError` naming the pair that a model cannot take.
+    """
+    count = make_token_counter(tokenizer) if max_tokens is not None else None
+    left_out: list[str] = []
+
+    def prompts() -> Iterator[RenderedPair]:
+        for pair in source[:limit]:
+            orders = [Order.POSITIVE_FIRST] if isinstance(pair, FixedPair) else list(Order)
+            try:
+                yield from [
+                    source.render(pair, order, styles, max_tokens=max_tokens, count_tokens=count)
+                    for order in orders
+                ]
+            except (PromptBudgetError, ImageError) as error:
+                left_out.append(pair.pair_id)
+                logger.warning("left out: %s", error)
+
+    rendered = list(prompts())
+    fixed = bool(len(source)) and isinstance(source[0], FixedPair)
+    return probe_rendered(
+        rendered,
+        scorer,
+        tokenizer,
+        style_name="released-file" if fixed else styles.trajectories.name,
+        max_tokens=max_tokens,
+        over_budget=len(left_out),
+        on_progress=on_progress,
+    )

@@ -19,6 +19,8 @@ from verl.workers.rollout.utils import ensure_async_iterator
 
 from contextrl.verl_ext.errors import ModelError
 from contextrl.verl_ext.generation import GenerationEngine, SamplingParams
+from contextrl.verl_ext.scorer_hf import load_model, load_tokenizer
+from contextrl.verl_ext.vision import is_vision
 
 NAME = "hf"
 
@@ -27,13 +29,10 @@ class HFServer:
     """The actor behind one replica. Method names are veRL's server protocol."""
 
     def __init__(self, model_path: str, config: Any, replica_rank: int) -> None:
-        from transformers import AutoModelForCausalLM
-
         # The other half of the machine is for sandboxes, which are busy at the same time.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-        model = AutoModelForCausalLM.from_pretrained(
-            model_path, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        model = load_model(model_path, torch.float32)
+        self.tokenizer = load_tokenizer(model_path) if is_vision(model.config) else None
         self.config = config
         self.global_steps: int | None = None
         self.end_ids = _end_ids(model)
@@ -49,15 +48,19 @@ class HFServer:
         prompt_ids: list[int],
         sampling_params: dict[str, Any],
         request_id: str,
+        image_data: list[Any] | None = None,
         **_: Any,
     ) -> TokenOutput:
-        """One reply. Images are refused: this server is for text."""
+        """One reply. `image_data` holds the images as `QwenVisionTokenizer.prepared` made them."""
+        vision = None
+        if self.tokenizer is not None:
+            vision = self.tokenizer.inputs_of(prompt_ids, image_data or [], row_id=request_id)
         params = SamplingParams(
             max_new_tokens=sampling_params.get("max_tokens") or self.config.response_length,
             temperature=sampling_params.get("temperature", 1.0),
             stop_token_ids=self.end_ids | frozenset(sampling_params.get("stop_token_ids") or ()),
         )
-        future = self.engine.submit(prompt_ids, params, session_id=request_id)
+        future = self.engine.submit(prompt_ids, params, session_id=request_id, vision=vision)
         completion = await asyncio.wrap_future(future)
         return TokenOutput(
             token_ids=completion.token_ids,

@@ -6,16 +6,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 
 from contextrl.pairs.render import EncodedPair
 from contextrl.verl_ext.ca_loss import option_margin
-from contextrl.verl_ext.collate import collate
+from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ModelError
+from contextrl.verl_ext.vision import ROW_KEY, check_placeholders, is_vision
+from contextrl.verl_ext.vision_tokenizer import MAX_PIXELS, MIN_PIXELS, QwenVisionTokenizer
 
 
-def load_tokenizer(path: str) -> Any:
-    """Raises `ModelError` when the folder has no tokenizer, or one without a chat template."""
+def load_tokenizer(path: str, *, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Any:
+    """A `Tokenizer`; for a model that sees a `VisionTokenizer` with these limits for its images.
+
+    Raises `ModelError` when the folder has no tokenizer, or one without a chat template.
+    """
+    if _sees(path):
+        return QwenVisionTokenizer.from_pretrained(
+            path, min_pixels=min_pixels, max_pixels=max_pixels
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -31,13 +46,21 @@ def load_tokenizer(path: str) -> Any:
 
 
 def load_model(path: str, dtype: torch.dtype | str) -> Any:
+    kind = AutoModelForImageTextToText if _sees(path) else AutoModelForCausalLM
     try:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+        return kind.from_pretrained(path, dtype=dtype).eval()
     except (OSError, ValueError) as error:
         raise ModelError(
             f"expected a causal language model in {path}, found none that loads: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _sees(path: str) -> bool:
+    try:
+        return is_vision(AutoConfig.from_pretrained(path))
+    except (OSError, ValueError):
+        return False  # whoever loads the rest says what is missing
 
 
 class HFPairScorer:
@@ -67,7 +90,10 @@ class HFPairScorer:
             last_B = batch.input_ids.offsets().diff() - 1
             attention = torch.arange(ids_B_T.shape[1], device=ids_B_T.device) <= last_B[:, None]
             hidden_B_T_H = self.model.base_model(
-                input_ids=ids_B_T, attention_mask=attention.long(), use_cache=False
+                input_ids=ids_B_T,
+                attention_mask=attention.long(),
+                use_cache=False,
+                **vision_inputs(batch, self.model.config),
             ).last_hidden_state
             row_B = torch.arange(len(rows), device=ids_B_T.device)
             logits_B_V = self.model.get_output_embeddings()(hidden_B_T_H[row_B, last_B])
@@ -75,3 +101,19 @@ class HFPairScorer:
             for row, margin in zip(rows, scored.tolist(), strict=True):
                 margins[row] = margin
         return margins
+
+
+def vision_inputs(batch: PairBatch, config: Any) -> dict[str, Tensor]:
+    """What a padded forward of transformers takes besides ids and mask; empty for a text model.
+
+    Raises `ImageTokensError` if a pair's images and its image tokens do not fit.
+    """
+    if batch.seen is None:
+        return {}
+    check_placeholders(batch.input_ids.unbind(), batch.seen, config)
+    rows = [row.T for row in batch.position_ids.unbind()]
+    padded_B_T_C = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    found = {"position_ids": padded_B_T_C.permute(2, 0, 1)}
+    for key in sorted({key for each in batch.seen for key in each} - {ROW_KEY}):
+        found[key] = torch.cat([each[key] for each in batch.seen if key in each])
+    return found

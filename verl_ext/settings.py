@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from contextrl.agents.types import Limits
 from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings_vl import VLConfig
 
 T = TypeVar("T")
 
@@ -52,6 +53,10 @@ class CAConfig:
     """Overrides what the style puts before the letter; null keeps the style's own."""
     max_prompt_tokens: int = 32768
     """Longer prompts are trimmed where both contexts agree, or left out."""
+    min_pixels: int = 784
+    """Smaller images are enlarged before a model sees them; the release's value."""
+    max_pixels: int = 1_003_520
+    """Larger images are reduced; the release's value."""
     grad_norm_every: int = 1
     """Optimizer steps between measurements of the two gradient norms apart; 0 for never.
 
@@ -61,9 +66,13 @@ class CAConfig:
     def __post_init__(self) -> None:
         _require(self.lam >= 0, f"ca.lam must be >= 0, got {self.lam}")
         _require(self.clip > 0, f"ca.clip must be > 0, got {self.clip}")
-        for name in ("pairs_per_step", "micro_batch_size", "max_prompt_tokens"):
+        for name in ("pairs_per_step", "micro_batch_size", "max_prompt_tokens", "min_pixels"):
             value = getattr(self, name)
             _require(value >= 1, f"ca.{name} must be >= 1, got {value}")
+        _require(
+            self.max_pixels >= self.min_pixels,
+            f"ca.max_pixels must be >= ca.min_pixels {self.min_pixels}, got {self.max_pixels}",
+        )
         _require(
             self.grad_norm_every >= 0,
             f"ca.grad_norm_every must be >= 0, got {self.grad_norm_every}",
@@ -188,6 +197,7 @@ class JobConfig:
     tasks: TaskConfig = field(default_factory=TaskConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     mining: MiningConfig = field(default_factory=MiningConfig)
+    vl: VLConfig = field(default_factory=VLConfig)
 
     @classmethod
     def from_mapping(cls, block: Mapping[str, Any]) -> JobConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,8 +28,17 @@ CHAT_TEMPLATE = (
 """ChatML, as Qwen's models use it, without their thinking blocks."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: any text encodes. Digits stay single, so line numbers are spelled out."""
+def train_tokenizer(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    control: Sequence[str] = (),
+    words: Sequence[str] = (MASK,),
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: any text encodes. Digits stay single, so line numbers are spelled out.
+
+    `control` names further control tokens; `words` must cost one token each.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -40,17 +49,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[PAD, START, END],
+        special_tokens=[PAD, START, END, *control],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # Words that must cost one token: the mask stands in every pair.
-    tokenizer.train_from_iterator([*texts, *[MASK] * 200], trainer)
+    tokenizer.train_from_iterator([*texts, *[word for word in words for _ in range(200)]], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
-        additional_special_tokens=[START],
+        additional_special_tokens=[START, *control],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

@@ -22,6 +22,7 @@ from verl.utils.device import get_device_name
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.errors import ConfigError, EmptyBatchError
 from contextrl.verl_ext.probing import WorkerGroupScorer, probe_held_out
+from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.worker import ContextAwareWorker
 
@@ -99,7 +100,7 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
         metrics: dict[str, float] = super()._validate()
         if self.ca.held_out is not None:
             scorer = WorkerGroupScorer(self.actor_rollout_wg, self.ca.micro_batch_size)
-            report = probe_held_out(self.ca, self.tokenizer, scorer)
+            report = probe_held_out(self.ca, self._probe_tokenizer(), scorer)
             path = self._run_dir / "probe" / f"step-{self.global_steps}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -110,6 +111,16 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
             }
         self._log_metrics("validate", metrics)
         return metrics
+
+    def _probe_tokenizer(self) -> Any:
+        """veRL's tokenizer knows of no images; one that does is read from the model's folder."""
+        if self.processor is None:
+            return self.tokenizer
+        return load_tokenizer(
+            self.config.actor_rollout_ref.model.path,
+            min_pixels=self.ca.min_pixels,
+            max_pixels=self.ca.max_pixels,
+        )
 
     def _compute_metrics(
         self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any

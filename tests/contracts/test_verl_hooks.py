@@ -26,12 +26,20 @@ def verl_facts():
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
         from verl.workers.engine import EngineRegistry
         from contextrl.verl_ext import engine
+        from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ as M, AgentLoopWorkerTQ
+        from contextrl.verl_ext import vqa_loop
+        L = AgentLoopWorkerTQ.__ray_metadata__.modified_class
         parameters = lambda f: list(inspect.signature(f).parameters)
         print("FACTS" + json.dumps({
             "forward_backward_batch": parameters(E.forward_backward_batch),
             "gradient_sync": parameters(E._gradient_sync_context),
             "prepare_model_inputs": parameters(E.prepare_model_inputs),
             "actor_worker_cls": hasattr(W, "actor_worker_cls"),
+            "ref_worker_cls": hasattr(W, "ref_worker_cls"),
+            "build_module": parameters(E._build_module),
+            "features": parameters(L._compute_multi_modal_inputs),
+            "positions": parameters(L._compute_position_ids),
+            "manager": issubclass(vqa_loop.VQALoopManager, M),
             "trainer": [hasattr(T, name) for name in (
                 "_update_actor", "_validate", "_compute_metrics", "_balance_batch",
                 "_build_replay_buffer", "_init_resource_pool_mgr")],
@@ -66,6 +74,19 @@ def test_engine_hooks(verl_facts):
 def test_worker_and_trainer_hooks(verl_facts):
     assert verl_facts["actor_worker_cls"]
     assert all(verl_facts["trainer"])
+
+
+def test_hooks_of_the_vision_recipe(verl_facts):
+    assert verl_facts["ref_worker_cls"]
+    assert verl_facts["build_module"] == ["self"]
+    assert verl_facts["features"] == ["self", "output", "input_ids"]
+    assert verl_facts["positions"][:4] == [
+        "self",
+        "input_ids",
+        "attention_mask",
+        "multi_modal_inputs",
+    ]
+    assert verl_facts["manager"]
 
 
 def test_our_registrations_are_seen(verl_facts):

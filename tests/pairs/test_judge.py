@@ -7,8 +7,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from contextrl.pairs.endpoints import EndpointBusyError, EndpointSettings, LiteLLMEndpoint
-from contextrl.pairs.errors import JudgeError
+from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
+from contextrl.pairs.errors import EndpointBusyError, JudgeError
 from contextrl.pairs.judge import (
     JudgeCache,
     JudgeSettings,

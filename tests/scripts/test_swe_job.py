@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from contextrl.scripts.swe_job import CONFIG, load_run, new_run_dir, save_whole
+from contextrl.scripts.run_folder import CONFIG, load_run, new_run_dir, save_whole
 from contextrl.verl_ext.compose import compose
 from contextrl.verl_ext.errors import ConfigError
 

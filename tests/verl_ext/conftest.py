@@ -14,3 +14,46 @@ def random_model(tmp_path_factory):
     model.resize_token_embeddings(1000)
     save(model, tokenizer, folder)
     return folder
+
+
+def make_vision_model(folder, kind):
+    from contextrl.verl_ext.settings_vl import TinyVL, TinyVLConfig
+    from contextrl.verl_ext.tiny_vl import build_model, build_processor, build_tokenizer, save_vl
+
+    config = TinyVLConfig(
+        kind=TinyVL(kind), hidden_size=48, layers=2, heads=4, vision_hidden_size=32
+    )
+    words = (
+        "what is the colour of the disc? red blue green yellow <think> </think> <answer> </answer>"
+    )
+    tokenizer = build_tokenizer([words] * 20, 600)
+    save_vl(build_model(config, tokenizer), build_processor(config, tokenizer), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_qwen25_vl(tmp_path_factory):
+    return make_vision_model(tmp_path_factory.mktemp("qwen2.5-vl"), "qwen2.5-vl")
+
+
+@pytest.fixture(scope="session")
+def random_qwen3_vl(tmp_path_factory):
+    return make_vision_model(tmp_path_factory.mktemp("qwen3-vl"), "qwen3-vl")
+
+
+@pytest.fixture(scope="session")
+def disc():
+    """Encoded images of one coloured disc; the size is (width, height)."""
+    import io
+
+    from PIL import Image, ImageDraw
+
+    def draw(colour, size=(56, 56)):
+        image = Image.new("RGB", size, "white")
+        width, height = size
+        ImageDraw.Draw(image).ellipse([width / 4, height / 4, width * 0.75, height * 0.75], colour)
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        return out.getvalue()
+
+    return draw

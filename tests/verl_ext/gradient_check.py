@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM
+from gradient_inputs import PlainModel, text_inputs, vision_inputs
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import (
@@ -21,12 +21,10 @@ from verl.workers.config import (
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
-from contextrl.pairs.render import EncodedPair
+from contextrl.verl_ext.collate import jagged
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.settings import CAConfig
-
-PROMPT_LENGTHS, RESPONSE_LENGTHS = [5, 7, 6, 9], [4, 6, 5, 3]
-VOCAB = 1000
+from contextrl.verl_ext.vision import freeze_vision_tower
 
 
 class FixedPairs:
@@ -42,20 +40,10 @@ class FixedPairs:
         return self.pairs[draw.index]
 
 
-def random_episodes(rng):
-    prompts = [torch.randint(5, VOCAB, (n,), generator=rng) for n in PROMPT_LENGTHS]
-    responses = [torch.randint(5, VOCAB, (n,), generator=rng) for n in RESPONSE_LENGTHS]
-    advantages = [torch.randn(1, generator=rng).expand(n).clone() for n in RESPONSE_LENGTHS]
-    masks = [(torch.rand(n, generator=rng) > 0.3).long() for n in RESPONSE_LENGTHS]
-    for mask in masks:
-        mask[0] = 1
-    return prompts, responses, advantages, masks
-
-
-def response_logprobs(model, prompt, response):
-    ids = torch.cat([prompt, response])[None]
-    logp = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
-    return logp[len(prompt) - 1 : -1].gather(1, response[:, None])[:, 0]
+def response_logprobs(model, episode):
+    logp = model.logits(episode.ids, episode.vision).log_softmax(-1)
+    after = len(episode.prompt) - 1
+    return logp[after:-1].gather(1, episode.response[:, None])[:, 0]
 
 
 def main():
@@ -65,6 +53,8 @@ def main():
     parser.add_argument("--measure", type=int, default=1)
     parser.add_argument("--micro-batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--one-length", type=int, default=0)
+    parser.add_argument("--freeze", type=int, default=0)
     args = parser.parse_args()
 
     on_gpu = args.device == "cuda"
@@ -73,11 +63,14 @@ def main():
     if on_gpu:
         torch.cuda.set_device(rank)
 
+    reference = PlainModel(args.model, args.device)
+    if args.freeze:
+        freeze_vision_tower(reference.module)
     model_config = HFModelConfig(
         path=args.model,
         use_remove_padding=False,
         enable_gradient_checkpointing=False,
-        override_config={"attn_implementation": "sdpa"},
+        override_config={"attn_implementation": "sdpa", "freeze_vision_tower": bool(args.freeze)},
         lora={"merge": False},
     )
     model_config.model_type = "language_model"
@@ -99,27 +92,20 @@ def main():
     engine.initialize()
 
     rng = torch.Generator().manual_seed(0)
-    prompts, responses, advantages, masks = random_episodes(rng)
-    reference = AutoModelForCausalLM.from_pretrained(
-        args.model, dtype=torch.float32, attn_implementation="sdpa"
-    ).to(args.device)
-    move = [x.to(args.device) for x in (*prompts, *responses, *advantages, *masks)]
-    prompts, responses, advantages, masks = (move[i * 4 : i * 4 + 4] for i in range(4))
+    episodes, pairs = (
+        vision_inputs(args.model, rng, one_length=bool(args.one_length))
+        if reference.sees
+        else text_inputs(rng)
+    )
+    for episode in episodes:
+        for name in ("prompt", "response", "advantage", "mask"):
+            setattr(episode, name, getattr(episode, name).to(args.device))
     with torch.no_grad():
         old = [
-            response_logprobs(reference, p, r)
-            + 0.05 * torch.randn(len(r), generator=rng).to(r.device)
-            for p, r in zip(prompts, responses, strict=True)
+            response_logprobs(reference, episode)
+            + 0.05 * torch.randn(len(episode.response), generator=rng).to(args.device)
+            for episode in episodes
         ]
-    pairs = [
-        EncodedPair(
-            pair_id=str(k),
-            token_ids=tuple(torch.randint(5, VOCAB, (4 + 3 * k,), generator=rng).tolist()),
-            correct_ids=(10 + k, 40 + k) if k % 2 else (10 + k,),
-            other_ids=(20 + k, 60 + k) if k % 2 else (20 + k,),
-        )
-        for k in range(4)
-    ]
     ca = CAConfig(
         lam=args.lam,
         clip=1.0,
@@ -131,21 +117,25 @@ def main():
     engine._pairs = FixedPairs(ca, pairs)
 
     mine = list(range(rank, 4, world))
-    nested = lambda rows: torch.nested.as_nested_tensor(  # noqa: E731
-        [rows[i] for i in mine], layout=torch.jagged
-    )
-    joined = [torch.cat([p, r]) for p, r in zip(prompts, responses, strict=True)]
-    positions = [torch.arange(len(ids), device=ids.device) for ids in joined]
+
+    def nested(rows):
+        return jagged([rows[i] for i in mine])
+
     batch = tu.get_tensordict(
         {
-            "prompts": nested(prompts),
-            "responses": nested(responses),
-            "input_ids": nested(joined),
-            "position_ids": nested(positions),
-            "response_mask": nested(masks),
-            "loss_mask": nested(masks),
+            "prompts": nested([episode.prompt for episode in episodes]),
+            "responses": nested([episode.response for episode in episodes]),
+            "input_ids": nested([episode.ids for episode in episodes]),
+            "position_ids": nested([episode.positions for episode in episodes]),
+            "response_mask": nested([episode.mask for episode in episodes]),
+            "loss_mask": nested([episode.mask for episode in episodes]),
             "old_log_probs": nested(old),
-            "advantages": nested(advantages),
+            "advantages": nested([episode.advantage for episode in episodes]),
+            **(
+                {"multi_modal_inputs": [episodes[i].vision.model_inputs() for i in mine]}
+                if reference.sees
+                else {}
+            ),
         },
         non_tensor_dict={
             "temperature": 1.0,
@@ -170,26 +160,31 @@ def main():
     with engine.train_mode():
         engine.optimizer_zero_grad()
         output = engine.forward_backward_batch(batch, partial(ppo_loss, config=actor))
-        ours = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
+        ours = {
+            name: p.grad.full_tensor()
+            for name, p in engine.module.named_parameters()
+            if p.grad is not None
+        }
     with engine.eval_mode():
         margins = engine.ca_margins(pairs, micro_batch_size=args.micro_batch)
 
     def backward(loss):
-        reference.zero_grad()
+        reference.module.zero_grad()
         loss.backward(retain_graph=True)
-        grads = [p.grad.clone() for p in reference.parameters()]
+        grads = [p.grad.clone() for p in reference.module.parameters() if p.grad is not None]
         return grads, torch.nn.utils.get_total_norm(grads).item()
 
-    n_tokens = sum(mask.sum() for mask in masks)
+    n_tokens = sum(episode.mask.sum() for episode in episodes)
     grpo = 0.0
-    for p, r, o, a, m in zip(prompts, responses, old, advantages, masks, strict=True):
-        ratio = (response_logprobs(reference, p, r) - o).exp()
+    for episode, o in zip(episodes, old, strict=True):
+        a, m = episode.advantage, episode.mask
+        ratio = (response_logprobs(reference, episode) - o).exp()
         grpo += (torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2)) * m).sum() / n_tokens
     expected_margins = []
     contrast = 0.0
     for pair in pairs:
-        ids = torch.tensor([pair.token_ids], device=args.device)
-        logits = reference(input_ids=ids, use_cache=False).logits[0, -1]
+        ids = torch.tensor(pair.token_ids, device=args.device)
+        logits = reference.logits(ids, pair.vision)[-1]
         margin = logits[list(pair.correct_ids)].max() - logits[list(pair.other_ids)].max()
         expected_margins.append(margin.item())
         contrast -= torch.nn.functional.logsigmoid(margin.clamp(-1.0, 1.0)) / len(pairs)
@@ -198,7 +193,13 @@ def main():
     backward(grpo + args.lam * contrast)
     error = max(
         (ours[name] - p.grad).abs().max().item() / (p.grad.abs().max().item() + 1e-12)
-        for name, p in reference.named_parameters()
+        for name, p in reference.module.named_parameters()
+        if p.grad is not None
+    )
+    vision_gradient = sum(
+        float(p.grad.abs().sum())
+        for name, p in reference.module.named_parameters()
+        if "visual" in name and p.grad is not None
     )
     if rank == 0:
         metrics = {k: v for k, v in output["metrics"].items() if k.startswith("ca/")}
@@ -206,6 +207,9 @@ def main():
             json.dumps(
                 {
                     "relative_error": error,
+                    "vision_gradient": vision_gradient,
+                    "same_parameters": set(ours)
+                    == {n for n, p in reference.module.named_parameters() if p.grad is not None},
                     "metrics": metrics,
                     "expected": {"ca/grad_norm": ca_norm, "ca/grad_norm_grpo": grpo_norm},
                     "margins": margins,

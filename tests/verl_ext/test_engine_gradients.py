@@ -46,6 +46,29 @@ def test_gradients_are_the_same_when_the_norms_are_not_measured(random_model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_gradients_of_image_and_text_pairs_in_one_batch(random_qwen25_vl, ranks):
+    found = check(random_qwen25_vl, ranks=ranks, micro_batch=2)
+    print(f"\n{ranks} ranks: relative error {found['relative_error']:.1e}")
+
+    assert found["relative_error"] <= 1e-5
+    assert found["vision_gradient"] > 0
+    assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
+    for key, value in found["expected"].items():
+        assert found["metrics"][key] == pytest.approx([value], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_gradients_with_a_frozen_vision_tower_and_sequences_of_one_length(random_qwen3_vl):
+    found = check(random_qwen3_vl, ranks=1, micro_batch=2, one_length=1, freeze=1)
+
+    assert found["relative_error"] <= 1e-5
+    assert found["same_parameters"]
+    assert found["vision_gradient"] == 0
+    assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
+
+
+@pytest.mark.slow
 def test_without_weight_the_margins_are_measured_and_the_gradients_are_grpos_alone(random_model):
     found = check(random_model, ranks=1, lam=0.0)
 

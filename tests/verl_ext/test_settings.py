@@ -36,8 +36,27 @@ def test_release_values_of_the_agentic_presets():
         assert config.ca.pairs == "hf://xupy21/ContextRL_Agentic/*.jsonl"
 
 
-def test_only_the_cpu_preset_runs_without_a_gpu():
-    assert [preset for preset in presets() if not needs_gpu(preset)] == ["tiny-cpu"]
+def test_release_values_of_the_multimodal_presets():
+    qwen25, qwen3 = compose(["preset=qwen2.5-vl-7b"]), compose(["preset=qwen3-vl-8b"])
+    assert (qwen25.ca.lam, qwen3.ca.lam) == (0.005, 0.001)
+    assert (qwen25.job.vl.reply_prefix, qwen3.job.vl.reply_prefix) == ("", "<think>\n")
+    for config in (qwen25, qwen3):
+        actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+        assert (config.data.train_batch_size, actor.ppo_mini_batch_size, rollout.n) == (256, 64, 8)
+        assert (actor.optim.lr, actor.optim.weight_decay, actor.kl_loss_coef) == (1e-6, 1e-2, 1e-2)
+        assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.3, 3)
+        assert (config.data.max_prompt_length, config.data.max_response_length) == (16384, 4096)
+        assert (config.ca.clip, config.ca.pairs_per_step, config.ca.reuse) == (5, 32, "per-rollout")
+        assert (config.ca.min_pixels, config.ca.max_pixels) == (784, 1003520)
+        assert config.data.mm_processor_kwargs == {"min_pixels": 784, "max_pixels": 1003520}
+        assert config.actor_rollout_ref.model.override_config.freeze_vision_tower
+        assert config.trainer.total_epochs == 3
+        assert config.ca.pairs == config.job.vl.train
+
+
+def test_only_the_cpu_presets_run_without_a_gpu():
+    without = ["tiny-cpu", "tiny-vl-cpu", "tiny-vl3-cpu"]
+    assert [preset for preset in presets() if not needs_gpu(preset)] == without
 
 
 def test_an_unknown_override_is_named():
@@ -60,6 +79,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ({"pairs_per_step": "many"}, "ca.pairs_per_step must be int, got 'many'"),
         ({"pairs_per_step": True}, "ca.pairs_per_step must be int, got True"),
         ({"pairs": 3}, "ca.pairs must be null or str, got 3"),
+        ({"max_pixels": 100}, "ca.max_pixels must be >= ca.min_pixels 784, got 100"),
     ],
 )
 def test_wrong_values_are_named_with_what_was_expected(values, message):

@@ -1,0 +1,36 @@
+# Sourced by run_swe_contextrl.sh and run_vl_contextrl.sh: set up the machine, then run one job.
+# shellcheck shell=bash
+
+# run_job MODULE DEFAULT_PRESET SETUP_FLAG ARGUMENT...: of the presets, those of the job's kind are
+# known: with `vl` in their names for the vision job, without it for the other.
+run_job() {
+    local module=$1 preset=$2 flag=$3 known=() each argument device=() command
+    local script=scripts/run_${module%_job}_contextrl.sh
+    shift 3
+    for argument in "$@"; do
+        case $argument in preset=*) preset=${argument#preset=} ;; esac
+    done
+    for each in verl_ext/config/preset/*.yaml; do
+        each=$(basename "$each" .yaml)
+        if [[ $module == vl_job && $each == *vl* || $module != vl_job && $each != *vl* ]]; then
+            known+=("$each")
+        fi
+    done
+    if [[ " ${known[*]} " != *" $preset "* ]]; then
+        echo "error: expected a preset of: ${known[*]}, found $preset" >&2
+        exit 1
+    fi
+    if ! grep -q '^  needs_gpu: false' "verl_ext/config/preset/$preset.yaml"; then
+        device=(--gpu)
+        nvidia-smi -L >/dev/null 2>&1 || {
+            echo "error: preset $preset expects a CUDA GPU, nvidia-smi found none; run it on a GPU node, or" \
+                "run the default preset: bash $script" >&2
+            exit 1
+        }
+    fi
+
+    bash scripts/setup.sh ${flag:+"$flag"} "${device[@]}"
+    command=(.venv/bin/python -m "contextrl.scripts.$module" "$@")
+    echo "+ ${command[*]}" >&2
+    exec "${command[@]}"
+}

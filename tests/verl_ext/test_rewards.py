@@ -1,0 +1,136 @@
+"""The reward of an image question: the release's weights, and answers in every form."""
+
+import time
+
+import pytest
+
+from contextrl.verl_ext.answers import same_answer
+from contextrl.verl_ext.math_grader import MathGrader
+from contextrl.verl_ext.rewards import compute_score, given_answer, score, well_formed
+
+SAME = [
+    ("B", "B"),
+    ("(B)", "B"),
+    ("B.", "B"),
+    ("B. 12 cm", "B"),
+    ("The answer is B", "B"),
+    ("B", "B. 12 cm"),
+    ("12 cm", "B. 12 cm"),
+    ("option C", "C"),
+    ("42", "42.0"),
+    ("1,234", "1234"),
+    ("$1,234.50", "1234.5"),
+    ("3.0e8 m/s", "300000000"),
+    ("12 cm", "12"),
+    ("12cm", "12 cm"),
+    ("30 degrees", "30^\\circ"),
+    ("30\u00b0", "30 degrees"),
+    ("50%", "50"),
+    ("50\\%", "0.5"),
+    ("0.5", "50%"),
+    ("50 percent", "50%"),
+    ("\\frac{1}{2}", "0.5"),
+    ("\\dfrac{3}{4}", "3/4"),
+    ("$\\frac{\\sqrt{3}}{2}$", "\\frac{\\sqrt{3}}{2}"),
+    ("\\sqrt{12}", "2\\sqrt{3}"),
+    ("2\\pi", "2*\\pi"),
+    ("x = 3", "3"),
+    ("(x+1)^2", "x^2+2x+1"),
+    ("\\text{red}", "red"),
+    ("Red.", "red"),
+    ("the red circle", "red circle"),
+    ("Yes", "yes"),
+    ("Yes, it is", "yes"),
+    ("true", "Yes"),
+    ("No", "no"),
+    ("1, 2, 3", "1,2,3"),
+    ("2 and 1", "1, 2"),
+    ("(1, 2)", "(1,2)"),
+    ("{3, 1}", "1, 3"),
+    ("-5", "\u22125"),
+    ("area: 5", "area: 5"),
+]
+DIFFERENT = [
+    ("A", "B"),
+    ("Apple", "A"),
+    ("A dog", "B"),
+    ("A. 3 cm", "B. 12 cm"),
+    ("42", "43"),
+    ("50", "0.5"),
+    ("12 m", "12 cm"),
+    ("\\frac{1}{2}", "\\frac{1}{3}"),
+    ("\\sqrt{2}", "\\sqrt{3}"),
+    ("(2, 1)", "(1, 2)"),
+    ("1, 2", "1, 2, 3"),
+    ("1, 2, 2", "1, 1, 2"),
+    ("red", "blue"),
+    ("red or blue", "red"),
+    ("no", "yes"),
+    ("not yes", "yes"),
+    ("", "3"),
+    ("3", ""),
+    ("1234", "1,235"),
+    ("1/0", "3"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), SAME)
+def test_the_same_answer_in_another_form(given, expected):
+    assert same_answer(given, expected)
+
+
+@pytest.mark.parametrize(("given", "expected"), DIFFERENT)
+def test_another_answer(given, expected):
+    assert not same_answer(given, expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("<think>a</think> <answer> 3 </answer>", "3"),
+        ("<answer>1</answer> no, <answer>2</answer>", "2"),
+        ("so \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("<answer>\\boxed{7}</answer>", "7"),
+        ("\\boxed{a}{b}", "a"),
+        ("it is 3", None),
+        ("\\boxed{unclosed", None),
+        ("\\boxed no brace", None),
+        ("<answer>" + "9" * 2000 + "</answer>", None),
+    ],
+)
+def test_the_answer_that_was_given(reply, answer):
+    assert given_answer(reply) == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "good"),
+    [
+        ("<think>x</think><answer>3</answer>", True),
+        ("<think>x</think>\nSo \\boxed{3}", True),
+        ("x</think> \\boxed{3}", True),
+        ("<answer>3</answer><think>x</think>", False),
+        ("\\boxed{3}", False),
+        ("<think>x</think> 3", False),
+    ],
+)
+def test_the_format_of_the_release(reply, good):
+    assert well_formed(reply) is good
+
+
+def test_accuracy_and_format_are_weighed_as_in_the_release():
+    assert score("<think>x</think><answer>3</answer>", "3").reward == pytest.approx(1.0)
+    assert score("<answer>3</answer>", "3").reward == pytest.approx(0.9)
+    assert score("<think>x</think><answer>4</answer>", "3").reward == pytest.approx(0.1)
+    assert score("three", "3").reward == 0.0
+    found = compute_score("d", "<think>x</think><answer>3</answer>", "3")
+    assert found == {"score": 1.0, "acc": 1.0, "format": 1.0}
+
+
+def test_a_computation_without_an_end_is_ended_and_the_next_one_answered():
+    grader = MathGrader(patience_s=1.0)
+    assert grader.equal("\\sqrt{4}", "2")
+    began = time.monotonic()
+    assert not grader.equal("9^{9^{9^{9}}}", "2")
+    assert time.monotonic() - began < 20
+    assert grader.equal("2x", "x+x")
+    grader.close()

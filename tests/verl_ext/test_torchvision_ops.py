@@ -1,0 +1,47 @@
+"""torchvision beside a CPU torch: importable in every process, and free until it is asked for."""
+
+import subprocess
+import sys
+import textwrap
+
+
+def run(script):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+def test_torchvision_and_what_needs_it_import():
+    found = run(
+        """
+        import sys
+        import contextrl.verl_ext
+        print("torch" in sys.modules)
+        import torchvision.transforms.v2
+        from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+        print(torchvision.__version__)
+        """
+    )
+    assert found[0] == "False"
+    assert found[1].startswith("0.")
+
+
+def test_a_missing_operator_is_an_error_and_not_a_wrong_answer():
+    found = run(
+        """
+        import contextrl.verl_ext
+        import torch, torchvision
+        boxes, scores = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0.5])
+        try:
+            print(torchvision.ops.nms(boxes, scores, 0.5).tolist() == [0])
+        except (NotImplementedError, RuntimeError):
+            print("refused")
+        """
+    )
+    assert found[0] in ("True", "refused")
