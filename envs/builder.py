@@ -76,7 +76,7 @@ class Builder:
             self._id,
             ["bash", "-euo", "pipefail", "-c", script],
             user=user,
-            environment={"PATH": PATH, "LANG": "C.UTF-8"},
+            environment={"PATH": PATH, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
         )
         output = bytearray()
         deadline = time.monotonic() + BUILD_TIMEOUT_S
@@ -101,7 +101,6 @@ class Builder:
             f"ENV VIRTUAL_ENV={VENV}",
             f"USER {user}",
             f"WORKDIR {workdir}",
-            "ENTRYPOINT []",
             'CMD ["bash"]',
         ]
         with engine_boundary(f"saving image {image}"):
@@ -120,8 +119,9 @@ def builder(client: DockerClient, image: str) -> Iterator[Builder]:
     with engine_boundary(f"starting a build from {image}"):
         container_id = client.api.create_container(
             image,
-            entrypoint=["sleep"],
-            command=["infinity"],
+            # No entrypoint: an image that is made of this container would keep it, whatever the
+            # commit says.
+            command=["sleep", "infinity"],
             user="0:0",
             network_disabled=True,
             labels=labels("image-build", lease_s=2 * BUILD_TIMEOUT_S),

@@ -21,6 +21,8 @@ from contextrl.envs.base_image import AGENT_UID, base_image, ensure_base
 from contextrl.envs.builder import FIXED_TIME, VENV, builder, content_tag, image_exists
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError, SandboxError
+from contextrl.envs.image_store import ImageStore
+from contextrl.envs.pulling import pull
 from contextrl.envs.recipe import Recipe, export_commit, find_recipe, find_repository, tree_id
 from contextrl.envs.repository import JUNK
 from contextrl.envs.types import Task
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEPENDENCIES_VERSION = REPOSITORY_VERSION = 2
+DEPENDENCIES_VERSION = REPOSITORY_VERSION = 3
 """Part of each digest: raise one when the steps that make that layer change."""
 DEPENDENCIES_NAME = "contextrl-deps"
 
@@ -65,15 +67,31 @@ def build_repo_image(
 
 
 def ensure_image(
-    client: DockerClient, task: Task, *, repos: Path | None = None, cache: Path = DEFAULT_CACHE
+    client: DockerClient,
+    task: Task,
+    *,
+    repos: Path | None = None,
+    cache: Path = DEFAULT_CACHE,
+    store: ImageStore | None = None,
 ) -> str:
     """The name of a local image that holds the task: `task.image`, or one built from `repos`.
 
-    Tried in order: the local image, a registry, a build from a recipe and the repository under
-    `repos` at the base commit. Raises `ImageError` that says why each was no help.
+    Tried in order: the local image, a build from a recipe and the repository under `repos` at the
+    base commit, a registry. Raises `ImageError` that says why each was no help. `store` learns what
+    was brought here and what serves, and may remove others for it.
     """
+    image, is_new = _find_or_bring(client, task, repos, cache)
+    if store is not None:
+        (store.added if is_new else store.used)(image)
+    return image
+
+
+def _find_or_bring(
+    client: DockerClient, task: Task, repos: Path | None, cache: Path
+) -> tuple[str, bool]:
+    """The image's name, and whether it was not here before."""
     if image_exists(client, task.image):
-        return task.image
+        return task.image, False
     recipe = find_recipe(task.repo)
     git_dir = find_repository(repos, task.repo) if repos is not None else None
     reasons = []
@@ -87,7 +105,7 @@ def ensure_image(
     else:
         return _build_from_commit(client, task, recipe, git_dir, digest, cache)
     try:
-        return pull(client, task.image)
+        return pull(client, task.image), True
     except ImageError as error:
         raise ImageError(
             f"image {task.image} not found locally and {'; '.join([*reasons, str(error)])}; give "
@@ -96,30 +114,20 @@ def ensure_image(
         ) from error
 
 
-def pull(client: DockerClient, image: str) -> str:
-    """The image was fetched from its registry."""
-    repository, _, tag = image.rpartition(":") if ":" in image.split("/")[-1] else (image, "", "")
-    try:
-        with engine_boundary(f"pulling {image}"):
-            client.api.pull(repository or image, tag=tag or "latest")
-    except SandboxError as error:
-        raise ImageError(f"could not be pulled ({error})") from error
-    return image
-
-
 def _build_from_commit(
     client: DockerClient, task: Task, recipe: Recipe, git_dir: Path, digest: str, cache: Path
-) -> str:
+) -> tuple[str, bool]:
     name = "contextrl-" + task.repo.replace("/", "__").lower()
     with tempfile.TemporaryDirectory(prefix="contextrl-tree-") as scratch:
         tree = Path(scratch)
         image = _repository_image(name, digest, recipe)
         if image_exists(client, image):
-            return image
+            return image, False
         export_commit(git_dir, task.base_commit, tree)
-        return _build_repository(
+        built = _build_repository(
             client, name=name, tree=tree, tree_digest=digest, recipe=recipe, cache=cache
         )
+        return built, True
 
 
 def _build_repository(
@@ -176,10 +184,16 @@ def _ensure_dependencies(client: DockerClient, requirements: Sequence[str], cach
     with builder(client, base) as build:
         build.put_tree(wheels, "/tmp/wheels", uid=0)
         listed = " ".join(f"'{requirement}'" for requirement in requirements)
+        # Compiled last, from sources of one date: caches hold the time of what they were made of.
         build.run(
             f"python3 -m venv {VENV}\n"
-            f"{VENV}/bin/pip install --quiet --no-index --find-links /tmp/wheels {listed}\n"
-            "rm -rf /tmp/wheels ~/.cache"
+            f"{VENV}/bin/pip install --quiet --no-index --no-compile --find-links /tmp/wheels "
+            f"{listed}\n"
+            "rm -rf /tmp/wheels ~/.cache\n"
+            f"find {VENV} -name '*.pyc' -delete\n"
+            f"find {VENV} -exec touch -h -d @{FIXED_TIME} {{}} +\n"
+            f"{VENV}/bin/python -m compileall -q {VENV} || :\n"
+            f"find {VENV} -exec touch -h -d @{FIXED_TIME} {{}} +"
         )
         build.commit(image, user="root", workdir="/")
     return image
