@@ -1,7 +1,7 @@
 """Images from a registry: failures named, a busy or broken one asked again, and nothing hidden.
 
-The engine keeps the layers that a broken pull had finished while another try is under way, and says
-some failures only in the middle of its stream, with status 200.
+The engine resumes a transfer that was cut off by itself, a few times, and then gives up the whole
+pull and all its layers. Some failures it says only in the middle of its stream, with status 200.
 """
 
 from __future__ import annotations
