@@ -6,13 +6,13 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contextrl.envs.builder import FIXED_TIME, content_tag, image_exists
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import leased_folder
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -46,8 +46,8 @@ def ensure_base(client: DockerClient) -> str:
         raise ImageError("making the base image needs root; run the same command as root once")
     logger.info("making the base image %s (about a minute)", image)
     repository, tag = image.split(":")
-    with tempfile.TemporaryDirectory(prefix="contextrl-base-") as scratch:
-        archive = Path(scratch, "base.tar")
+    with leased_folder("contextrl-base-") as scratch:
+        archive = scratch / "base.tar"
         command = [
             "mmdebstrap",
             "--quiet",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contextrl.envs.cleanup import labels
+from contextrl.envs.cleanup import LABEL_DRAFT, draft_label, labels
 from contextrl.envs.engine import ExecChannel, engine_boundary
 from contextrl.envs.errors import ImageError
 
@@ -103,6 +103,8 @@ class Builder:
             f"WORKDIR {workdir}",
             'CMD ["bash"]',
         ]
+        if not image:
+            changes.append(f"LABEL {LABEL_DRAFT}={draft_label()}")
         with engine_boundary(f"saving image {image}"):
             saved = self._client.api.commit(
                 self._id,

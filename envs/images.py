@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from contextrl.envs.builder import FIXED_TIME, VENV, builder, content_tag, image
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.image_store import ImageStore
+from contextrl.envs.leases import leased_folder
 from contextrl.envs.pulling import pull
 from contextrl.envs.recipe import Recipe, export_commit, find_recipe, find_repository, tree_id
 from contextrl.envs.repository import JUNK
@@ -118,8 +118,7 @@ def _build_from_commit(
     client: DockerClient, task: Task, recipe: Recipe, git_dir: Path, digest: str, cache: Path
 ) -> tuple[str, bool]:
     name = "contextrl-" + task.repo.replace("/", "__").lower()
-    with tempfile.TemporaryDirectory(prefix="contextrl-tree-") as scratch:
-        tree = Path(scratch)
+    with leased_folder("contextrl-tree-") as tree:
         image = _repository_image(name, digest, recipe)
         if image_exists(client, image):
             return image, False

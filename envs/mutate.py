@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from contextrl.envs.errors import MutationError
 from contextrl.envs.images import build_repo_image
 from contextrl.envs.issue_text import issue_text
+from contextrl.envs.leases import leased_folder
 from contextrl.envs.mutants import Mutant, bug_patch, fix_patch, functions_of
 from contextrl.envs.mutation_scope import Baseline
 from contextrl.envs.mutation_stages import (
@@ -74,8 +74,8 @@ def build_package_tasks(
         SandboxError: Docker failed.
     """
     sizes = sizes or SplitSizes()
-    with tempfile.TemporaryDirectory(prefix="contextrl-") as scratch:
-        tree = prepare_tree(spec, fetch_sdist(spec, out / "sdists"), Path(scratch))
+    with leased_folder("contextrl-build-") as scratch:
+        tree = prepare_tree(spec, fetch_sdist(spec, out / "sdists"), scratch)
         sources = {file: (tree / file).read_text(encoding="utf-8") for file in spec.sources}
         base_commit = tree_digest(tree)
         image = build_repo_image(

@@ -16,23 +16,22 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 
 from contextrl.envs.bubblewrap import check_bubblewrap, command_line
-from contextrl.envs.cleanup import owner_label
 from contextrl.envs.container import SandboxLimits
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
+from contextrl.envs.leases import new_folder
 from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ScriptedSandbox
 from contextrl.envs.shell import BASH
 from contextrl.envs.types import Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
 
 CONTROL_PREFIX = "contextrl-ns-"
-"""Of folders in the temporary directory; the owner's label follows (`remove_stale`)."""
+"""Of folders in the temporary directory; the owner's lease follows (`leases`)."""
 
 
 class NamespaceSandbox(ScriptedSandbox):
@@ -43,8 +42,7 @@ class NamespaceSandbox(ScriptedSandbox):
         self._files, self._root = files, root
         self._count = 0
         self._lock = threading.Lock()
-        label = owner_label(os.getpid()).replace(":", "-")
-        self._control = Path(tempfile.mkdtemp(prefix=f"{CONTROL_PREFIX}{label}-"))
+        self._control = new_folder(CONTROL_PREFIX)
         self._control.chmod(0o755)
         self._mounts = self._control / "mounts"
         self._mounts.mkdir()

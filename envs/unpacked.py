@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import new_folder
 from contextrl.envs.types import Record
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def unpack(client: DockerClient, image: str, roots: Path) -> Path:
     if (target / RECORD).is_file():
         return target
     roots.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=roots))
+    scratch = new_folder(".unpacking-", roots)
     try:
         with engine_boundary(f"unpacking image {image}"):
             config = client.api.inspect_image(image).get("Config") or {}

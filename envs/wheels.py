@@ -7,11 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import new_folder
 
 TARGET_PYTHON = (3, 11)
 """Of Debian bookworm, which the base image is."""
@@ -31,7 +31,7 @@ def wheelhouse(requirements: Sequence[str], *, cache: Path = DEFAULT_CACHE) -> P
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    scratch = new_folder(".partial-", folder.parent)
     try:
         command = [sys.executable, "-m", "pip", *_fetch_arguments(scratch), *requirements]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from contextrl.envs.cleanup import remove_stale_folders
 from contextrl.envs.docker import SandboxLimits
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.fifo import one_line
 from contextrl.envs.grading import DockerGrader
+from contextrl.envs.leases import new_folder, remove_stale_folders
 from contextrl.envs.namespace import CONTROL_PREFIX, NamespaceProvider
 from contextrl.envs.types import ExecResult, Limit
 
@@ -120,15 +119,17 @@ def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namesp
     assert not Path(control).exists()
 
 
-def test_a_living_owner_keeps_its_folders(tmp_path):
-    from contextrl.envs.cleanup import owner_label
-
-    label = owner_label(os.getpid()).replace(":", "-")
-    mine, old = tmp_path / f"{CONTROL_PREFIX}{label}-a", tmp_path / f"{CONTROL_PREFIX}999999999-1-b"
-    mine.mkdir()
+def test_a_living_owner_and_another_host_keep_their_folders(tmp_path):
+    mine = new_folder(CONTROL_PREFIX, tmp_path)
+    host = mine.name.removeprefix(CONTROL_PREFIX).partition("-")[0]
+    old, elsewhere = (
+        tmp_path / f"{CONTROL_PREFIX}{name}-999999999-1-b" for name in (host, "0" * 8)
+    )
     old.mkdir()
+    elsewhere.mkdir()
     assert remove_stale_folders(tmp_path, CONTROL_PREFIX) == [old]
     assert mine.exists()
+    assert elsewhere.exists()
 
 
 @pytest.mark.docker
