@@ -20,10 +20,14 @@ _SCRATCH = (".partial-", ".unpacking-", ".download-")
 """What becomes part of a cache once it is whole."""
 
 
+def lease() -> str:
+    """`host-pid-birth` of this process, for a name."""
+    return f"{_host()}-{owner_label(os.getpid()).replace(':', '-')}"
+
+
 def new_folder(prefix: str, parent: Path | None = None) -> Path:
     """A fresh folder that carries this process's lease; the temporary directory is its parent."""
-    owner = owner_label(os.getpid()).replace(":", "-")
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}{_host()}-{owner}-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{lease()}-", dir=parent))
 
 
 @contextlib.contextmanager

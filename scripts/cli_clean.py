@@ -18,12 +18,13 @@ def clean(
 ) -> None:
     """Remove our containers whose owner is gone or whose deadline passed; print what went."""
     from contextrl.envs.cleanup import reap, reap_drafts
+    from contextrl.envs.control_groups import remove_stale_groups
     from contextrl.envs.engine import connect
     from contextrl.envs.image_store import ImageStore
     from contextrl.envs.leases import remove_all_stale
 
     # Before the engine is asked: where there is none, this is all there can be.
-    for folder in remove_all_stale():
+    for folder in (*remove_all_stale(), *remove_stale_groups()):
         typer.echo(f"removed {folder}: its owner is gone")
     client = connect()
     removed = reap(client, run=run, everything=everything)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from contextrl.envs.control_groups import ControlGroup, remove_stale_groups
 from contextrl.envs.docker import SandboxLimits
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.fifo import one_line
@@ -71,10 +72,42 @@ def test_disk_and_memory_are_limited_and_the_sandbox_lives(sandbox):
     assert "MemoryError" in run(sandbox, "python3 -c 'bytearray(1 << 30)'").output
 
 
+@pytest.fixture
+def grouped(sandbox):
+    """A sandbox with a control group."""
+    if sandbox._group is None:
+        pytest.skip("no control group can be made here")
+    return sandbox
+
+
 @pytest.mark.docker
-def test_a_fork_bomb_is_over_when_its_sandbox_is_closed(namespace_provider, task, sandbox):
-    """While it lasts others of the same user may fail to fork: the limit counts them together."""
+def test_a_fork_bomb_harms_neither_neighbour_nor_its_own_sandbox(grouped, namespace_provider, task):
     with namespace_provider.start(task) as neighbour:
+        bomb = run(grouped, "bomb() { bomb | bomb & }; bomb; sleep 20", 2)
+        assert bomb.limit in {Limit.PROCESSES, Limit.TIME}
+        assert run(neighbour, "/bin/echo alive").output == "alive\n"
+        assert run(grouped, "/bin/echo alive").output.endswith("alive\n")
+        assert grouped.diff() == ""
+
+
+@pytest.mark.docker
+def test_processes_share_their_sandboxs_memory_limit(namespace_provider, task, grouped):
+    """512 MB and 64 MB of files: four processes of 200 MB each are too much together."""
+    hold = "python3 -c 'import time; b = b\"x\" * (200 << 20); time.sleep(3)'"
+    with namespace_provider.start(task) as neighbour:
+        result = run(grouped, f"for n in 1 2 3 4; do {hold} & done; wait", 30)
+        assert result.limit is Limit.MEMORY, result
+        assert run(neighbour, "/bin/echo alive").output == "alive\n"
+    assert run(grouped, "/bin/echo alive").output.endswith("alive\n")
+
+
+@pytest.mark.docker
+def test_without_a_control_group_a_bomb_is_over_when_its_sandbox_is_closed(
+    namespace_provider, task, monkeypatch
+):
+    """While it lasts others of the same user may fail to fork: the limit counts them together."""
+    monkeypatch.setattr(ControlGroup, "make", classmethod(lambda cls, **_: None))
+    with namespace_provider.start(task) as sandbox, namespace_provider.start(task) as neighbour:
         with contextlib.suppress(SandboxError):
             run(sandbox, "bomb() { bomb | bomb & }; bomb", 1)
         sandbox.close()
@@ -100,14 +133,15 @@ def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namesp
         provider = NamespaceProvider(Path(sys.argv[2]))
         sandbox = provider.start(Task.model_validate_json(open(sys.argv[1]).read()))
         sandbox.exec("sleep 4321.5 &", timeout_s=20)
-        print(sandbox._control, flush=True)
+        group = sandbox._group
+        print(sandbox._control, *((group.memory, group.pids) if group else ()), flush=True)
         time.sleep(60)
     """
     roots = str(namespace_provider._roots)
     command = [sys.executable, "-c", script, str(tmp_path / "task.json"), roots]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
-        control = driver.stdout.readline().strip()
+        control, _, group = driver.stdout.readline().strip().partition(" ")
         assert "sleep 4321.5" in processes()
         driver.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
@@ -117,6 +151,9 @@ def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namesp
     assert control not in Path("/proc/self/mountinfo").read_text()
     assert Path(control) in remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX)
     assert not Path(control).exists()
+    groups = {Path(folder) for folder in group.split()}
+    assert groups <= set(remove_stale_groups())
+    assert not any(folder.exists() for folder in groups)
 
 
 def test_a_living_owner_and_another_host_keep_their_folders(tmp_path):
