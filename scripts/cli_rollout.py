@@ -231,6 +231,7 @@ def _print_results(summary: RunSummary, out: Path, *, as_json: bool) -> None:
         "resolved": f"{summary.resolved} of {summary.graded}"
         + ("" if share is None else f" ({share:.1%})"),
         "tasks resolved at least once": f"{summary.tasks_resolved}",
+        "ended as": ", ".join(f"{name} {n}" for name, n in summary.endings.items()),
         "ended by": ", ".join(f"{name} {n}" for name, n in summary.stop_reasons.items()),
         "turns, mean": f"{summary.turns_mean:.1f}",
         "sampled tokens, mean": f"{summary.sampled_tokens_mean:.0f}",
