@@ -54,16 +54,23 @@ def build_repo_image(
     without a network. Without any, those of `paths` that exist are put on Python's path. The agent
     owns /testbed and cannot write the venv. Building twice from the same input is one look-up.
     """
+    recipe = Recipe(
+        repo=name, requirements=tuple(requirements), install=tuple(install), paths=tuple(paths)
+    )
     return _build_repository(
         client,
         name=name,
         tree=tree,
         tree_digest=_digest_of_tree(tree),
-        recipe=Recipe(
-            repo=name, requirements=tuple(requirements), install=tuple(install), paths=tuple(paths)
-        ),
+        recipe=recipe,
         cache=cache,
     )
+
+
+def repo_image_name(*, name: str, tree: Path, requirements: Sequence[str]) -> str:
+    """What `build_repo_image` calls the image, whether it exists or not. Asks no engine."""
+    recipe = Recipe(repo=name, requirements=tuple(requirements))
+    return _repository_image(name, _digest_of_tree(tree), recipe)
 
 
 def ensure_image(

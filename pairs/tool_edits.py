@@ -1,8 +1,8 @@
 """Where a tool call, or SWE-agent's line editor, carries the text of an edit.
 
 Published runs edit by `str_replace_editor` calls in XML or JSON (SWE-smith, OpenHands, SWE-agent
-1.x), by `apply_patch`, and by the older SWE-agent's `edit 5:9 ... end_of_edit` blocks. The replaced text
-goes as well as the new one: it names the lines that the answer removes.
+1.x), by `apply_patch`, and by the older SWE-agent's `edit 5:9 ... end_of_edit` blocks. The
+replaced text goes as well as the new one: it names the lines that the answer removes.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from contextrl.envs.cleanup import reap_until_quiet
-from contextrl.envs.engine import connect
+from contextrl.envs.places import end_run
 from contextrl.scripts import console, job_report
 from contextrl.scripts.job_checks import check_inputs
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
@@ -64,7 +63,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
                 on_metrics=lambda line: stages.say(summary_line(line, total)),
             )
     finally:
-        left = reap_until_quiet(connect(), run=run_dir.name)
+        left = end_run(run_dir.name)
         if left:
             stages.say(f"removed {len(left)} sandboxes that the training left running")
     with stages.stage("report", "before against after"):
