@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from contextrl.envs.bubblewrap import check_bubblewrap
 from contextrl.envs.cleanup import Removed, reap_until_quiet
 from contextrl.envs.container import SandboxLimits
 from contextrl.envs.docker import DockerProvider
@@ -29,6 +30,8 @@ DEFAULT_ROOTS = CACHE / "roots"
 
 _said = threading.Event()
 
+Provider = SupplyingProvider | NamespaceProvider
+
 
 def open_provider(
     *,
@@ -39,7 +42,7 @@ def open_provider(
     image_budget_gb: float | None = None,
     repos: Path | None = None,
     roots: Path = DEFAULT_ROOTS,
-) -> SandboxProvider:
+) -> Provider:
     """Docker's sandboxes, whose images come when a task needs them; namespaces without an engine.
 
     The log says once, in one line, that there is no engine. `images` are those that will be asked
@@ -68,6 +71,22 @@ def with_local_image(provider: SandboxProvider, task: Task) -> Task:
     return task
 
 
+def without_engine(roots: Path = DEFAULT_ROOTS) -> str:
+    """The line that says so, or nothing where an engine answers.
+
+    Raises `EngineUnavailableError` where no namespace can be made either.
+    """
+    try:
+        connect().close()
+    except EngineUnavailableError as error:
+        try:
+            check_bubblewrap()
+        except EngineUnavailableError as also:
+            raise EngineUnavailableError(f"{error}; namespaces instead: {also}") from also
+        return _line(roots.expanduser())
+    return ""
+
+
 def end_run(run_id: str) -> list[Removed]:
     """No sandbox is left of a run whose processes were stopped.
 
@@ -85,8 +104,9 @@ def _namespaces(
     limits: SandboxLimits | None,
     images: Iterable[str],
     roots: Path,
-) -> SandboxProvider:
+) -> Provider:
     try:
+        # Made before its images are looked for: where there can be no namespace, that is the news.
         provider = NamespaceProvider(roots, limits=limits)
         for image in sorted(set(images)):
             read_root(roots, image)
@@ -94,5 +114,9 @@ def _namespaces(
         raise EngineUnavailableError(f"{no_engine}; namespaces instead: {error}") from error
     if not _said.is_set():
         _said.set()
-        logger.warning("no Docker engine: sandboxes are namespaces over the images in %s", roots)
+        logger.warning("%s", _line(roots))
     return provider
+
+
+def _line(roots: Path) -> str:
+    return f"no Docker engine: sandboxes are namespaces over the images in {roots}"

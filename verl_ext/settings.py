@@ -177,7 +177,7 @@ class JobConfig:
     cache_dir: str = ""
     needs_gpu: bool = False
     prompts: str = "swe"
-    """Prompt set of `contextrl.agents.prompting`."""
+    """Prompt set of `contextrl.agents.prompting`; it decides the action format too."""
     enable_thinking: bool | None = None
     """Passed to the chat template; null leaves the template's default."""
     grade_unsubmitted: bool = True

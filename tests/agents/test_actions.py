@@ -18,6 +18,7 @@ from contextrl.agents.scripted import ScriptedPolicy, ScriptedTokenServer, solut
 from contextrl.agents.tokens import TokenPolicy
 from contextrl.agents.types import Limits, StopReason
 from contextrl.agents.viewer.steps import Kind, kind_of, views
+from contextrl.envs.docker import DockerProvider
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.types import ExecResult
 from contextrl.pairs.tool_edits import reply_edit_spans
@@ -290,6 +291,19 @@ def test_klears_edit_command_works_and_leaves_no_trace(tiny_task, tiny_image, do
     assert "42" in seen[2]
     assert seen[3] == "<returncode>0</returncode>\n<output>\n M tiny.py\n</output>"
     assert replay(trajectory, bug, docker_provider).reproduced
+
+
+@pytest.mark.docker
+def test_tools_do_not_outlive_their_episode(tiny_task, tiny_image, docker_client):
+    bug = tiny_task.model_copy(update={"image": tiny_image})
+    with DockerProvider(docker_client, recycle=True) as provider:
+        with provider.start(SWE_PLUS.actions.equip(bug)) as first:
+            look = "command -v edit_via_str_replace; declare -F python; ls /tmp/.contextrl-tools"
+            assert first.exec(look, timeout_s=20).output.count("edit_via_str_replace") == 3
+        with provider.start(bug) as second:
+            assert second.container.id == first.container.id, "it was not recycled"
+            assert "edit_via" not in second.exec("declare -F; ls -a /tmp", timeout_s=20).output
+            assert "contextrl" not in second.exec("echo $PATH", timeout_s=20).output
 
 
 @pytest.mark.docker

@@ -12,7 +12,7 @@ from contextrl.envs import places
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.namespace import NamespaceProvider
-from contextrl.envs.places import end_run, open_provider, with_local_image
+from contextrl.envs.places import end_run, open_provider, with_local_image, without_engine
 from contextrl.envs.tasks import write_tasks
 from contextrl.scripts.cli import app
 
@@ -44,6 +44,11 @@ def test_without_an_engine_sandboxes_are_namespaces_and_one_line_says_so(
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == f"no Docker engine: sandboxes are namespaces over the images in {roots}"
     assert end_run("any") == []
+    assert without_engine(roots) == line
+
+
+def test_with_an_engine_there_is_nothing_to_say(docker_client):
+    assert without_engine() == ""
 
 
 def test_where_neither_can_be_one_line_says_what_to_do(no_engine, bug, tmp_path):
