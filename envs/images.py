@@ -142,7 +142,7 @@ def _build_repository(
     image = _repository_image(name, tree_digest, recipe)
     if image_exists(client, image):
         return image
-    dependencies = _ensure_dependencies(client, recipe.requirements, cache)
+    dependencies = _ensure_dependencies(client, recipe, cache)
     logger.info("building %s", image)
     with builder(client, dependencies) as build:
         build.put_tree(tree, "/testbed", uid=AGENT_UID)
@@ -178,14 +178,15 @@ def _build_repository(
     return image
 
 
-def _ensure_dependencies(client: DockerClient, requirements: Sequence[str], cache: Path) -> str:
+def _ensure_dependencies(client: DockerClient, recipe: Recipe, cache: Path) -> str:
     base = ensure_base(client)
-    image = _dependencies_image(base, requirements)
+    requirements = recipe.requirements
+    image = _dependencies_image(base, recipe)
     if image_exists(client, image):
         return image
     if not any(_project_name(requirement) == "pytest" for requirement in requirements):
         raise ImageError(f"expected pytest among the requirements, found {list(requirements)}")
-    wheels = wheelhouse(requirements, cache=cache)
+    wheels = wheelhouse(requirements, uploaded_before=recipe.uploaded_before, cache=cache)
     logger.info("building %s from %d wheels", image, len(list(wheels.iterdir())))
     with builder(client, base) as build:
         build.put_tree(wheels, "/tmp/wheels", uid=0)
@@ -207,7 +208,7 @@ def _ensure_dependencies(client: DockerClient, requirements: Sequence[str], cach
 
 def _repository_image(name: str, tree_digest: str, recipe: Recipe) -> str:
     base = base_image()
-    dependencies = _dependencies_image(base, recipe.requirements)
+    dependencies = _dependencies_image(base, recipe)
     return content_tag(
         name,
         REPOSITORY_VERSION,
@@ -215,10 +216,9 @@ def _repository_image(name: str, tree_digest: str, recipe: Recipe) -> str:
     )
 
 
-def _dependencies_image(base: str, requirements: Sequence[str]) -> str:
-    return content_tag(
-        DEPENDENCIES_NAME, DEPENDENCIES_VERSION, ["dependencies", base, sorted(requirements)]
-    )
+def _dependencies_image(base: str, recipe: Recipe) -> str:
+    content = ["dependencies", base, sorted(recipe.requirements), recipe.uploaded_before]
+    return content_tag(DEPENDENCIES_NAME, DEPENDENCIES_VERSION, content)
 
 
 def _path_file(paths: Sequence[str]) -> str:

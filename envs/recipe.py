@@ -22,6 +22,8 @@ class Recipe:
     install: tuple[str, ...] = ()
     """Commands run as root in the repository; none puts `paths` on Python's path."""
     paths: tuple[str, ...] = (".", "src")
+    uploaded_before: str = ""
+    """A date, 2024-06-01: what requirements need in turn is not taken from later uploads."""
 
 
 def find_recipe(repo: str) -> Recipe | None:
@@ -36,6 +38,7 @@ def find_recipe(repo: str) -> Recipe | None:
                     requirements=tuple(fields["requirements"]),
                     install=tuple(fields.get("install", ())),
                     paths=tuple(fields.get("paths", (".", "src"))),
+                    uploaded_before=str(fields.get("uploaded_before", "")),
                 )
     return None
 
