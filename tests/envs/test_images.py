@@ -222,10 +222,8 @@ def test_two_builds_of_the_same_input_have_the_same_files(
         name = build_repo_image(
             docker_client, name="contextrl-test-same", tree=tmp_path, requirements=PYTEST
         )
-        names += [
-            name,
-            images._dependencies_image(base_image, Recipe(repo="", requirements=PYTEST)),
-        ]
+        recipe = Recipe(repo="", requirements=PYTEST)
+        names += [name, images._dependencies_image(base_image, recipe)]
         digests.append(tree_digest(docker_client, name))
         config = docker_client.api.inspect_image(name)["Config"]
         assert config["Entrypoint"] is None
