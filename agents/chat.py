@@ -171,7 +171,9 @@ def _calls(message: Mapping[str, Any]) -> Iterator[str]:
     """
     for call in message.get("tool_calls") or ():
         function = call["function"]
-        name, arguments = json.dumps(str(function["name"])), str(function["arguments"] or "{}")
+        name, arguments = json.dumps(str(function["name"])), function.get("arguments") or "{}"
+        if not isinstance(arguments, str):  # a string by the protocol, an object of some servers
+            arguments = json.dumps(arguments)
         yield f'{OPEN}\n{{"name": {name}, "arguments": {arguments}}}\n{CLOSE}'
 
 

@@ -97,14 +97,23 @@ class ControlGroup:
         try:
             while victims := [pid for pid in self._members() if not _is_first(pid)]:
                 for pid in victims:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                    self._kill(pid)
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(0.01)
             return True
         finally:
             _write(self.pids / "pids.max", self.max_processes)
+
+    def _kill(self, pid: int) -> None:
+        """By a handle: between reading a number and using it, it may become another process's."""
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                if pid in self._members():
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
 
     def remove(self, *, patience_s: float = 5.0) -> None:
         """Gone, once its last process is. One that outlives our patience is swept later."""
@@ -158,12 +167,15 @@ def _places() -> Iterator[tuple[Path, Path]]:
 
 
 def _is_first(pid: int) -> bool:
-    """Whether it is process 1 of its namespace, or of no namespace but ours."""
+    """Whether it is process 1 of the sandbox, or what holds that from outside.
+
+    Counted from our own namespace: one that the agent made inside would be a third.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):
                 numbers = line.split()[1:]
-                return len(numbers) == 1 or numbers[-1] == "1"
+                return len(numbers) == 1 or numbers[1:] == ["1"]
     return False
 
 

@@ -30,13 +30,15 @@ def equipped(task: Task, programs: Sequence[str], *, as_scripts: bool = False) -
 
     `as_scripts`: `python NAME ...` finds them too. A sandbox without `python3` fails to start.
     """
-    parts = [task.shell_setup] if task.shell_setup else []
+    parts = [task.shell_setup, "CONTEXTRL_BEFORE=$?"] if task.shell_setup else []
     parts += [_install(name) for name in programs]
     if as_scripts:
         parts += [AS_SCRIPT.replace("{name}", name).strip("\n") for name in programs]
     parts += [
         f'export PATH="{FOLDER}:$PATH"',
-        "command -v python3 >/dev/null || { echo 'the tools need python3, found none'; false; }",
+        # What the image's own set-up ended with must not be lost behind ours.
+        '[ "${CONTEXTRL_BEFORE:-0}" = 0 ] && { command -v python3 >/dev/null ||'
+        " { echo 'the tools need python3, found none'; false; }; }",
     ]
     return task.model_copy(update={"shell_setup": "\n".join(parts)})
 

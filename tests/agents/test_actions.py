@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -19,6 +20,7 @@ from contextrl.agents.tokens import TokenPolicy
 from contextrl.agents.types import Limits, StopReason
 from contextrl.agents.viewer.steps import Kind, kind_of, views
 from contextrl.envs.docker import DockerProvider
+from contextrl.envs.errors import SandboxError
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.types import ExecResult
 from contextrl.pairs.tool_edits import reply_edit_spans
@@ -185,6 +187,20 @@ def test_bad_calls_are_answered_counted_and_end_an_episode(task, make_provider, 
     assert trajectory.format_errors == 4
     assert "expected 1 function call" in trajectory.steps[0].observation
     assert provider.sandboxes[0].commands == ["ls"]
+
+
+def test_a_hostile_text_of_calls_is_read_in_time():
+    began = time.monotonic()
+    assert tool_calls('<tool_call>"' * 200_000) == []
+    assert tool_calls('<tool_call> {"a": "\\x"} "b": "c' * 50_000) == []
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.docker
+def test_an_image_whose_own_set_up_fails_still_fails(tiny_task, tiny_image, docker_provider):
+    bug = tiny_task.model_copy(update={"image": tiny_image, "shell_setup": "false"})
+    with pytest.raises(SandboxError, match="did not start"):
+        docker_provider.start(OPENHANDS.actions.equip(bug))
 
 
 def test_masking_and_viewing_know_a_json_call():
