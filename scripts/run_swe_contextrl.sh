@@ -28,7 +28,8 @@ if ! grep -q '^  needs_gpu: false' "$file"; then
     }
 fi
 
-bash scripts/setup.sh --docker "${device[@]}"
+# Without an engine the job runs in namespaces, if it can, and says so.
+bash scripts/setup.sh --docker-if-possible "${device[@]}"
 command=(.venv/bin/python -m contextrl.scripts.swe_job "$@")
 echo "+ ${command[*]}" >&2
 exec "${command[@]}"
