@@ -14,11 +14,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from contextrl.agents.errors import AgentsError, ContextFullError, PolicyError
+from contextrl.agents.formats.json_calls import CLOSE, OPEN
 from contextrl.agents.types import Generation, Message
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,8 @@ def _reply(endpoint: Endpoint, body: bytes) -> ChatReply:
     try:
         content = json.loads(body)
         choice = content["choices"][0]
-        text = choice["message"]["content"] or ""
+        message = choice["message"]
+        text = "\n\n".join(filter(None, [message.get("content"), *_calls(message)]))
         total_tokens = (content.get("usage") or {}).get("total_tokens")
         # JSON may carry lone surrogates, which neither a shell nor a file can.
         text = text.encode("utf-8", "replace").decode()
@@ -160,6 +162,19 @@ def _reply(endpoint: Endpoint, body: bytes) -> ChatReply:
         raise PolicyError(
             f"{endpoint.base_url}: expected a chat completion, found {body[:120]!r}"
         ) from error
+
+
+def _calls(message: Mapping[str, Any]) -> Iterator[str]:
+    """Calls that the server parsed out of the text, put back as the model's template writes them.
+
+    Servers with a tool parser switched on do that unasked, and leave the text empty.
+    """
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        name, arguments = json.dumps(str(function["name"])), function.get("arguments") or "{}"
+        if not isinstance(arguments, str):  # a string by the protocol, an object of some servers
+            arguments = json.dumps(arguments)
+        yield f'{OPEN}\n{{"name": {name}, "arguments": {arguments}}}\n{CLOSE}'
 
 
 def _excerpt(error: urllib.error.HTTPError) -> str:

@@ -101,6 +101,7 @@ class EpisodeRecord:
                 observation=observation,
                 exit_code=result.exit_code if result else None,
                 timed_out=result.timed_out if result else False,
+                limit=result.limit if result else None,
                 policy_s=self._step_seconds["policy"],
                 sandbox_s=self._step_seconds["sandbox"],
             )

@@ -23,7 +23,7 @@ _REMINDER = "Reply with exactly one command in one block:\n```bash\nyour command
 
 def parse_command(text: str, *, truncated: bool = False) -> str:
     """The one command in `text`, without surrounding blank lines. Raises `FormatError`."""
-    blocks, unclosed = _bash_blocks(_after_thinking(text))
+    blocks, unclosed = _bash_blocks(after_thinking(text))
     if unclosed or (truncated and not blocks):
         cut = " because the reply was cut at its token limit" if truncated else ""
         raise FormatError(f"No command was run: no closed ```bash block{cut}. {_REMINDER}")
@@ -40,7 +40,8 @@ def parse_command(text: str, *, truncated: bool = False) -> str:
     return command
 
 
-def _after_thinking(text: str) -> str:
+def after_thinking(text: str) -> str:
+    """The reply without its thinking; empty where that never ends."""
     before, marker, after = text.partition("</think>")
     if marker:
         return after

@@ -125,7 +125,7 @@ def replay(
     try:
         prompts, limits = settings_of(trajectory)
         check_task(trajectory, task)
-        with provider.start(task) as sandbox:
+        with provider.start(prompts.actions.equip(task)) as sandbox:
             recorded = trajectory.steps[:to_step]
             for step in re_execute(sandbox, recorded, prompts, limits, cancel=cancel):
                 steps.append(step)

@@ -74,7 +74,7 @@ def branch(
     )
     repeated = True
     try:
-        with provider.start(task) as sandbox:
+        with provider.start(prompts.actions.equip(task)) as sandbox:
             for each in re_execute(sandbox, shared, prompts, recorded_limits, cancel=cancel):
                 repeated &= each.result is not StepResult.DIVERGED
                 if on_repeat is not None:

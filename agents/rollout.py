@@ -18,7 +18,6 @@ from contextrl.agents.errors import (
     PolicyError,
     PromptTooLongError,
 )
-from contextrl.agents.parsing import parse_command
 from contextrl.agents.prompting import PromptSet
 from contextrl.agents.types import Limits, Policy, PolicySession, StopReason, Trajectory
 from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError, TaskSetupError
@@ -64,7 +63,7 @@ def play(
         record.sampled_tokens += len(reply.token_ids)
 
         try:
-            command = parse_command(reply.text, truncated=reply.truncated)
+            command = prompts.actions.read(reply.text, truncated=reply.truncated)
         except FormatError as error:
             observation = str(error)
             record.add_step(reply, None, observation)
@@ -128,7 +127,7 @@ def rollout(
         record.session = session
         with record.timing("start"):
             sandbox = retry_infrastructure(
-                lambda: provider.start(task),
+                lambda: provider.start(prompts.actions.equip(task)),
                 what=f"start {task.task_id}",
                 delays_s=retry_delays_s,
                 cancel=cancel,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from pydantic import Field
 
+from contextrl.agents.endings import Ending, count_endings, ending_of
 from contextrl.agents.types import Trajectory
 from contextrl.envs.types import Record
 
@@ -23,6 +25,8 @@ class RunSummary(Record):
     tasks_resolved: int = 0
     """Tasks with at least one resolved episode."""
     stop_reasons: dict[str, int] = Field(default_factory=dict)
+    endings: dict[str, int] = Field(default_factory=dict)
+    """Of all episodes, excluded ones too, by `endings.Ending`."""
     turns_mean: float = 0.0
     sampled_tokens_mean: float = 0.0
     """0 for a policy that shows no tokens."""
@@ -43,11 +47,14 @@ class RunSummary(Record):
 def summarise(trajectories: Iterable[Trajectory]) -> RunSummary:
     reasons: Counter[str] = Counter()
     tasks, tasks_resolved = set(), set()
+    endings: list[tuple[str, str, Ending]] = []
     excluded = graded = resolved = 0
     sums: defaultdict[str, float] = defaultdict(float)
     for trajectory in trajectories:
         tasks.add(trajectory.task_id)
         reasons[str(trajectory.stop_reason)] += 1
+        submission = hashlib.sha256(trajectory.submission.encode("utf-8", "replace")).hexdigest()
+        endings.append((trajectory.task_id, submission, ending_of(trajectory)))
         if trajectory.excluded:
             excluded += 1
             continue
@@ -67,6 +74,7 @@ def summarise(trajectories: Iterable[Trajectory]) -> RunSummary:
         resolved=resolved,
         tasks_resolved=len(tasks_resolved),
         stop_reasons=dict(reasons.most_common()),
+        endings=count_endings(endings),
         turns_mean=sums["turns"] / counted,
         sampled_tokens_mean=sums["sampled_tokens"] / counted,
         format_errors_mean=sums["format_errors"] / counted,

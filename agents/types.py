@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from contextrl.envs.types import Record, Reward
+from contextrl.envs.types import Limit, Record, Reward
 
 SCHEMA_VERSION = 1
 
@@ -83,6 +83,8 @@ class Step(Record):
     """
     exit_code: int | None = None
     timed_out: bool = False
+    limit: Limit | None = None
+    """What the command ran into, where the sandbox could tell."""
     policy_s: float = 0.0
     sandbox_s: float = 0.0
     token_span: tuple[int, int] | None = None

@@ -6,13 +6,13 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contextrl.envs.builder import content_tag, image_exists
+from contextrl.envs.builder import FIXED_TIME, content_tag, image_exists
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import leased_folder
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -46,8 +46,8 @@ def ensure_base(client: DockerClient) -> str:
         raise ImageError("making the base image needs root; run the same command as root once")
     logger.info("making the base image %s (about a minute)", image)
     repository, tag = image.split(":")
-    with tempfile.TemporaryDirectory(prefix="contextrl-base-") as scratch:
-        archive = Path(scratch, "base.tar")
+    with leased_folder("contextrl-base-") as scratch:
+        archive = scratch / "base.tar"
         command = [
             "mmdebstrap",
             "--quiet",
@@ -61,7 +61,9 @@ def ensure_base(client: DockerClient) -> str:
             str(archive),
             *_host_sources(),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Of the same packages mmdebstrap then makes the same files.
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(FIXED_TIME)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
             reason = " ".join(done.stderr.split())[-300:]
             raise ImageError(f"mmdebstrap failed, check the network and apt's sources: {reason}")

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from contextrl.envs.container import SandboxLimits
+from contextrl.envs.control_groups import ControlGroup
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.shell import SHELL_ENVIRONMENT
 from contextrl.envs.unpacked import UnpackedRoot
@@ -44,11 +45,13 @@ def command_line(
     mounts: Path,
     control: Path,
     first_process: str,
+    group: ControlGroup | None = None,
 ) -> list[str]:
     """Overlay in a mount namespace of its own, then bubblewrap on it.
 
     As root the overlay is mounted by root and everything after runs as the image's user. Otherwise
-    all happens in a user namespace, where the invoking user owns the image's files.
+    all happens in a user namespace, where the invoking user owns the image's files. With a `group`
+    the number of processes is that one's to limit; otherwise it is counted for each user.
     """
     is_root = os.geteuid() == 0
     uid, gid = root.uid, root.gid
@@ -70,8 +73,10 @@ def command_line(
         bwrap += ["--setenv", name, value]
     bwrap += ["bash", "--noprofile", "--norc", "-c", first_process]
     user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"] if is_root else []
+    enter = "\n".join(f"echo $$ > {shlex.quote(door)}" for door in (group.doors if group else ()))
     script = f"""
 set -e
+{enter}
 mount -t tmpfs -o size={limits.disk_mb}m,mode=755 contextrl {mounts}
 mkdir {mounts}/u {mounts}/w {mounts}/m
 chmod --reference={files} {mounts}/u && chown --reference={files} {mounts}/u
@@ -84,7 +89,7 @@ exec {shlex.join([*user, *bwrap])}
     return [
         "prlimit",
         f"--as={memory}",
-        f"--nproc={limits.pids}",
+        *([] if group else [f"--nproc={limits.pids}"]),
         f"--nofile={limits.open_files}",
         f"--fsize={limits.disk_mb << 20}",
         "--core=0",

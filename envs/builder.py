@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contextrl.envs.cleanup import labels
+from contextrl.envs.cleanup import LABEL_DRAFT, draft_label, labels
 from contextrl.envs.engine import ExecChannel, engine_boundary
 from contextrl.envs.errors import ImageError
 
@@ -76,7 +76,7 @@ class Builder:
             self._id,
             ["bash", "-euo", "pipefail", "-c", script],
             user=user,
-            environment={"PATH": PATH, "LANG": "C.UTF-8"},
+            environment={"PATH": PATH, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
         )
         output = bytearray()
         deadline = time.monotonic() + BUILD_TIMEOUT_S
@@ -101,9 +101,10 @@ class Builder:
             f"ENV VIRTUAL_ENV={VENV}",
             f"USER {user}",
             f"WORKDIR {workdir}",
-            "ENTRYPOINT []",
             'CMD ["bash"]',
         ]
+        if not image:
+            changes.append(f"LABEL {LABEL_DRAFT}={draft_label()}")
         with engine_boundary(f"saving image {image}"):
             saved = self._client.api.commit(
                 self._id,
@@ -120,8 +121,9 @@ def builder(client: DockerClient, image: str) -> Iterator[Builder]:
     with engine_boundary(f"starting a build from {image}"):
         container_id = client.api.create_container(
             image,
-            entrypoint=["sleep"],
-            command=["infinity"],
+            # No entrypoint: an image that is made of this container would keep it, whatever the
+            # commit says.
+            command=["sleep", "infinity"],
             user="0:0",
             network_disabled=True,
             labels=labels("image-build", lease_s=2 * BUILD_TIMEOUT_S),

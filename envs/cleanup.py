@@ -1,10 +1,10 @@
-"""Containers whose owner is gone. Nothing here trusts a process to have cleaned up after itself."""
+"""Containers and half-made images whose owner is gone: no process is trusted to have cleaned up."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ LABEL_RUN = "contextrl.run"
 LABEL_HOST = "contextrl.host"
 LABEL_PID = "contextrl.pid"
 LABEL_DEADLINE = "contextrl.deadline"
+LABEL_DRAFT = "contextrl.draft"
+"""Of images that are a step of a build: without a name, they serve nobody once it has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,10 @@ def labels(run_id: str, *, lease_s: float) -> dict[str, str]:
         LABEL_PID: owner_label(os.getpid()),
         LABEL_DEADLINE: str(int(time.time() + lease_s)),
     }
+
+
+def draft_label() -> str:
+    return f"{socket.gethostname()}/{owner_label(os.getpid())}"
 
 
 def owner_label(pid: int) -> str:
@@ -95,6 +101,20 @@ def reap(
     return removed
 
 
+def reap_drafts(client: DockerClient) -> list[str]:
+    """No nameless image of a build is left whose process on this host is gone; their ids."""
+    removed = []
+    with engine_boundary("listing images"):
+        found = client.api.images(filters={"dangling": True, "label": [LABEL_DRAFT]})
+    for image in found:
+        host, _, owner = (image.get("Labels") or {}).get(LABEL_DRAFT, "").partition("/")
+        if host == socket.gethostname() and not owner_alive(owner):
+            with contextlib.suppress(SandboxError), engine_boundary("removing a draft image"):
+                client.api.remove_image(image["Id"])
+                removed.append(str(image["Id"]))
+    return removed
+
+
 def reap_until_quiet(
     client: DockerClient, *, run: str, quiet_s: float = 3.0, patience_s: float = 60.0
 ) -> list[Removed]:
@@ -111,20 +131,6 @@ def reap_until_quiet(
             removed += found
             last_seen = time.monotonic()
         time.sleep(0.25)
-    return removed
-
-
-def remove_stale_folders(temporary: Path, prefix: str) -> list[Path]:
-    """No folder `PREFIX-pid-birth-...` is left below `temporary` whose owner is gone.
-
-    Of a namespace sandbox nothing else can be left: its mounts and processes end with the driver.
-    """
-    removed = []
-    for folder in sorted(temporary.glob(f"{prefix}*-*-*")):
-        pid, birth, *_ = folder.name.removeprefix(prefix).split("-")
-        if folder.is_dir() and not folder.is_symlink() and not owner_alive(f"{pid}:{birth}"):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
     return removed
 
 

@@ -83,13 +83,19 @@ def verdict_of(run: TestRun, task: Task) -> Reward:
         return Reward(verdict=Verdict.TAMPERED, test_seconds=seconds, detail=str(error))
     except LogError as error:
         detail = f"{error}; it ended with {run.result.exit_code}: {last}"
-        return Reward(verdict=Verdict.NO_REPORT, test_seconds=seconds, detail=detail)
+        return Reward(
+            verdict=Verdict.NO_REPORT,
+            test_seconds=seconds,
+            detail=detail,
+            limit=run.result.limit,
+        )
     resolved = all(outcome is Outcome.PASSED for outcome in tests.values())
     return Reward(
         verdict=Verdict.RESOLVED if resolved else Verdict.UNRESOLVED,
         tests=tests,
         test_seconds=seconds,
         detail=last,
+        limit=None if resolved else run.result.limit,
     )
 
 

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,9 @@ from contextrl.envs.base_image import AGENT_UID, base_image, ensure_base
 from contextrl.envs.builder import FIXED_TIME, VENV, builder, content_tag, image_exists
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError, SandboxError
+from contextrl.envs.image_store import ImageStore
+from contextrl.envs.leases import leased_folder
+from contextrl.envs.pulling import pull
 from contextrl.envs.recipe import Recipe, export_commit, find_recipe, find_repository, tree_id
 from contextrl.envs.repository import JUNK
 from contextrl.envs.types import Task
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEPENDENCIES_VERSION = REPOSITORY_VERSION = 2
+DEPENDENCIES_VERSION = REPOSITORY_VERSION = 3
 """Part of each digest: raise one when the steps that make that layer change."""
 DEPENDENCIES_NAME = "contextrl-deps"
 
@@ -52,28 +54,51 @@ def build_repo_image(
     without a network. Without any, those of `paths` that exist are put on Python's path. The agent
     owns /testbed and cannot write the venv. Building twice from the same input is one look-up.
     """
+    recipe = Recipe(
+        repo=name, requirements=tuple(requirements), install=tuple(install), paths=tuple(paths)
+    )
     return _build_repository(
         client,
         name=name,
         tree=tree,
         tree_digest=_digest_of_tree(tree),
-        recipe=Recipe(
-            repo=name, requirements=tuple(requirements), install=tuple(install), paths=tuple(paths)
-        ),
+        recipe=recipe,
         cache=cache,
     )
 
 
+def repo_image_name(*, name: str, tree: Path, requirements: Sequence[str]) -> str:
+    """What `build_repo_image` calls the image, whether it exists or not. Asks no engine."""
+    recipe = Recipe(repo=name, requirements=tuple(requirements))
+    return _repository_image(name, _digest_of_tree(tree), recipe)
+
+
 def ensure_image(
-    client: DockerClient, task: Task, *, repos: Path | None = None, cache: Path = DEFAULT_CACHE
+    client: DockerClient,
+    task: Task,
+    *,
+    repos: Path | None = None,
+    cache: Path = DEFAULT_CACHE,
+    store: ImageStore | None = None,
 ) -> str:
     """The name of a local image that holds the task: `task.image`, or one built from `repos`.
 
-    Tried in order: the local image, a registry, a build from a recipe and the repository under
-    `repos` at the base commit. Raises `ImageError` that says why each was no help.
+    Tried in order: the local image, a build from a recipe and the repository under `repos` at the
+    base commit, a registry. Raises `ImageError` that says why each was no help. `store` learns what
+    was brought here and what serves, and may remove others for it.
     """
+    image, is_new = _find_or_bring(client, task, repos, cache)
+    if store is not None:
+        (store.added if is_new else store.used)(image)
+    return image
+
+
+def _find_or_bring(
+    client: DockerClient, task: Task, repos: Path | None, cache: Path
+) -> tuple[str, bool]:
+    """The image's name, and whether it was not here before."""
     if image_exists(client, task.image):
-        return task.image
+        return task.image, False
     recipe = find_recipe(task.repo)
     git_dir = find_repository(repos, task.repo) if repos is not None else None
     reasons = []
@@ -87,7 +112,7 @@ def ensure_image(
     else:
         return _build_from_commit(client, task, recipe, git_dir, digest, cache)
     try:
-        return pull(client, task.image)
+        return pull(client, task.image), True
     except ImageError as error:
         raise ImageError(
             f"image {task.image} not found locally and {'; '.join([*reasons, str(error)])}; give "
@@ -96,30 +121,19 @@ def ensure_image(
         ) from error
 
 
-def pull(client: DockerClient, image: str) -> str:
-    """The image was fetched from its registry."""
-    repository, _, tag = image.rpartition(":") if ":" in image.split("/")[-1] else (image, "", "")
-    try:
-        with engine_boundary(f"pulling {image}"):
-            client.api.pull(repository or image, tag=tag or "latest")
-    except SandboxError as error:
-        raise ImageError(f"could not be pulled ({error})") from error
-    return image
-
-
 def _build_from_commit(
     client: DockerClient, task: Task, recipe: Recipe, git_dir: Path, digest: str, cache: Path
-) -> str:
+) -> tuple[str, bool]:
     name = "contextrl-" + task.repo.replace("/", "__").lower()
-    with tempfile.TemporaryDirectory(prefix="contextrl-tree-") as scratch:
-        tree = Path(scratch)
+    with leased_folder("contextrl-tree-") as tree:
         image = _repository_image(name, digest, recipe)
         if image_exists(client, image):
-            return image
+            return image, False
         export_commit(git_dir, task.base_commit, tree)
-        return _build_repository(
+        built = _build_repository(
             client, name=name, tree=tree, tree_digest=digest, recipe=recipe, cache=cache
         )
+        return built, True
 
 
 def _build_repository(
@@ -128,7 +142,7 @@ def _build_repository(
     image = _repository_image(name, tree_digest, recipe)
     if image_exists(client, image):
         return image
-    dependencies = _ensure_dependencies(client, recipe.requirements, cache)
+    dependencies = _ensure_dependencies(client, recipe, cache)
     logger.info("building %s", image)
     with builder(client, dependencies) as build:
         build.put_tree(tree, "/testbed", uid=AGENT_UID)
@@ -164,22 +178,29 @@ def _build_repository(
     return image
 
 
-def _ensure_dependencies(client: DockerClient, requirements: Sequence[str], cache: Path) -> str:
+def _ensure_dependencies(client: DockerClient, recipe: Recipe, cache: Path) -> str:
     base = ensure_base(client)
-    image = _dependencies_image(base, requirements)
+    requirements = recipe.requirements
+    image = _dependencies_image(base, recipe)
     if image_exists(client, image):
         return image
     if not any(_project_name(requirement) == "pytest" for requirement in requirements):
         raise ImageError(f"expected pytest among the requirements, found {list(requirements)}")
-    wheels = wheelhouse(requirements, cache=cache)
+    wheels = wheelhouse(requirements, uploaded_before=recipe.uploaded_before, cache=cache)
     logger.info("building %s from %d wheels", image, len(list(wheels.iterdir())))
     with builder(client, base) as build:
         build.put_tree(wheels, "/tmp/wheels", uid=0)
         listed = " ".join(f"'{requirement}'" for requirement in requirements)
+        # Compiled last, from sources of one date: caches hold the time of what they were made of.
         build.run(
             f"python3 -m venv {VENV}\n"
-            f"{VENV}/bin/pip install --quiet --no-index --find-links /tmp/wheels {listed}\n"
-            "rm -rf /tmp/wheels ~/.cache"
+            f"{VENV}/bin/pip install --quiet --no-index --no-compile --find-links /tmp/wheels "
+            f"{listed}\n"
+            "rm -rf /tmp/wheels ~/.cache\n"
+            f"find {VENV} -name '*.pyc' -delete\n"
+            f"find {VENV} -exec touch -h -d @{FIXED_TIME} {{}} +\n"
+            f"{VENV}/bin/python -m compileall -q {VENV} || :\n"
+            f"find {VENV} -exec touch -h -d @{FIXED_TIME} {{}} +"
         )
         build.commit(image, user="root", workdir="/")
     return image
@@ -187,7 +208,7 @@ def _ensure_dependencies(client: DockerClient, requirements: Sequence[str], cach
 
 def _repository_image(name: str, tree_digest: str, recipe: Recipe) -> str:
     base = base_image()
-    dependencies = _dependencies_image(base, recipe.requirements)
+    dependencies = _dependencies_image(base, recipe)
     return content_tag(
         name,
         REPOSITORY_VERSION,
@@ -195,10 +216,9 @@ def _repository_image(name: str, tree_digest: str, recipe: Recipe) -> str:
     )
 
 
-def _dependencies_image(base: str, requirements: Sequence[str]) -> str:
-    return content_tag(
-        DEPENDENCIES_NAME, DEPENDENCIES_VERSION, ["dependencies", base, sorted(requirements)]
-    )
+def _dependencies_image(base: str, recipe: Recipe) -> str:
+    content = ["dependencies", base, sorted(recipe.requirements), recipe.uploaded_before]
+    return content_tag(DEPENDENCIES_NAME, DEPENDENCIES_VERSION, content)
 
 
 def _path_file(paths: Sequence[str]) -> str:

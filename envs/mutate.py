@@ -10,15 +10,15 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contextrl.envs.errors import MutationError
-from contextrl.envs.images import build_repo_image
+from contextrl.envs.images import build_repo_image, repo_image_name
 from contextrl.envs.issue_text import issue_text
+from contextrl.envs.leases import leased_folder
 from contextrl.envs.mutants import Mutant, bug_patch, fix_patch, functions_of
 from contextrl.envs.mutation_scope import Baseline
 from contextrl.envs.mutation_stages import (
@@ -55,6 +55,20 @@ EXTRA_SPARE = 1.05
 """Extra mutants that are run for each one that is wanted: some break no test."""
 
 
+def find_package_tasks(
+    spec: PackageSpec, *, out: Path, sizes: SplitSizes | None = None, seed: int = 0
+) -> TaskSplits | None:
+    """What `build_package_tasks` made earlier of the same input, with no need of an engine."""
+    sizes = sizes or SplitSizes()
+    with leased_folder("contextrl-build-") as scratch:
+        tree = prepare_tree(spec, fetch_sdist(spec, out / "sdists"), scratch)
+        base_commit = tree_digest(tree)
+        image = repo_image_name(
+            name=f"contextrl-{spec.name}", tree=tree, requirements=spec.requirements
+        )
+    return load_splits(out / f"{spec.name}-{build_key(spec, image, base_commit, sizes, seed)}")
+
+
 def build_package_tasks(
     client: DockerClient,
     spec: PackageSpec,
@@ -74,8 +88,8 @@ def build_package_tasks(
         SandboxError: Docker failed.
     """
     sizes = sizes or SplitSizes()
-    with tempfile.TemporaryDirectory(prefix="contextrl-") as scratch:
-        tree = prepare_tree(spec, fetch_sdist(spec, out / "sdists"), Path(scratch))
+    with leased_folder("contextrl-build-") as scratch:
+        tree = prepare_tree(spec, fetch_sdist(spec, out / "sdists"), scratch)
         sources = {file: (tree / file).read_text(encoding="utf-8") for file in spec.sources}
         base_commit = tree_digest(tree)
         image = build_repo_image(

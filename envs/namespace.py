@@ -5,8 +5,9 @@ an overlay whose upper half is a size-limited tmpfs. All of that is the kernel's
 process ends, nothing is left to clean. It ends when its standard input closes, so when the driver
 dies, however it dies.
 
-What Docker does with cgroups is done with rlimits: memory is limited for each process, and for all
-that is written to the tmpfs together.
+Memory is limited for each process, and what is written to the tmpfs for all together. Where a
+control group can be made (`control_groups`) it bounds both together, and the number of processes;
+otherwise that number is the user's, over all sandboxes.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 
 from contextrl.envs.bubblewrap import check_bubblewrap, command_line
-from contextrl.envs.cleanup import owner_label
 from contextrl.envs.container import SandboxLimits
+from contextrl.envs.control_groups import SPARE_PROCESSES, ControlGroup
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
+from contextrl.envs.leases import new_folder
 from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ScriptedSandbox
 from contextrl.envs.shell_line import BASH
 from contextrl.envs.types import Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
 
 CONTROL_PREFIX = "contextrl-ns-"
-"""Of folders in the temporary directory; the owner's label follows (`remove_stale`)."""
+"""Of folders in the temporary directory; the owner's lease follows (`leases`)."""
 
 
 class NamespaceSandbox(ScriptedSandbox):
@@ -43,12 +44,17 @@ class NamespaceSandbox(ScriptedSandbox):
         self._files, self._root = files, root
         self._count = 0
         self._lock = threading.Lock()
-        label = owner_label(os.getpid()).replace(":", "-")
-        self._control = Path(tempfile.mkdtemp(prefix=f"{CONTROL_PREFIX}{label}-"))
+        self._control = new_folder(CONTROL_PREFIX)
         self._control.chmod(0o755)
         self._mounts = self._control / "mounts"
         self._mounts.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
+        # What is written to the tmpfs is memory too, and counted as such.
+        self._group = ControlGroup.make(
+            memory_bytes=(limits.memory_mb + limits.disk_mb) << 20,
+            max_processes=limits.pids + SPARE_PROCESSES,
+        )
+        self._counts = self._group.counts() if self._group else {}
         try:
             self._process = self._spawn()
             self._set_up()
@@ -66,6 +72,7 @@ class NamespaceSandbox(ScriptedSandbox):
                     mounts=self._mounts,
                     control=self._control,
                     first_process=FIRST_PROCESS,
+                    group=self._group,
                 ),
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -85,6 +92,8 @@ class NamespaceSandbox(ScriptedSandbox):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.wait()
+        if self._group is not None:
+            self._group.remove()
         shutil.rmtree(self._control, ignore_errors=True)
 
     # What a `ShellHost` does.
@@ -93,6 +102,8 @@ class NamespaceSandbox(ScriptedSandbox):
         return self._channel(list(BASH), merged=True)
 
     def kill(self, *, shell_pid: int, last_pid: int, signal: str) -> None:
+        if self._group is not None and self._group.crowded:
+            raise SandboxError("no process can be started in the sandbox to kill others from")
         arguments = ["kill", str(shell_pid), str(last_pid), "0", signal]
         channel = self._channel(["bash", "-c", KILL_SCRIPT, *arguments], merged=True)
         try:
@@ -101,10 +112,16 @@ class NamespaceSandbox(ScriptedSandbox):
             channel.close()
 
     def revive(self) -> None:
-        """There is no second start: the overlay goes with the first process."""
-        raise SandboxError(f"sandbox {self.sandbox_id} has no process left to answer")
+        """Without a group there is no way: the overlay goes with the first process."""
+        if self._group is None or not self._group.kill_all_but_first():
+            raise SandboxError(f"sandbox {self.sandbox_id} has no process left to answer")
 
     def limit_reached(self) -> Limit | None:
+        if self._group is not None:
+            before, self._counts = self._counts, self._group.counts()
+            for limit, count in self._counts.items():
+                if count > before.get(limit, 0):
+                    return limit
         with contextlib.suppress(SandboxError):
             code, stdout, _ = self._run("stat -f -c '%a' /", 100)
             if code == 0 and stdout.strip() == b"0":
@@ -123,6 +140,8 @@ class NamespaceSandbox(ScriptedSandbox):
         process = self._process
         if process is None or process.poll() is not None:
             raise SandboxError(f"sandbox {self.sandbox_id} has ended: {self._said()}")
+        if self._group is not None and self._group.crowded:
+            self.revive()  # the agent left no process to fork, and the first one must not fail to
         with self._lock:
             self._count += 1
             name = f"{self._count}"

@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 from contextrl.envs.errors import MutationError
+from contextrl.envs.leases import leased_folder
 from contextrl.envs.package_specs import PackageSpec
 from contextrl.envs.source_prep import prepare_source
 
@@ -36,7 +36,7 @@ def fetch_sdist(spec: PackageSpec, cache: Path) -> Path:
     target = cache / spec.sdist_filename
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
+        with leased_folder(".download-", cache) as folder:
             downloaded = _pip_download(spec, Path(folder))
             _check_hash(spec, downloaded)
             os.replace(downloaded, target)

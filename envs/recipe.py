@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import leased_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Recipe:
     install: tuple[str, ...] = ()
     """Commands run as root in the repository; none puts `paths` on Python's path."""
     paths: tuple[str, ...] = (".", "src")
+    uploaded_before: str = ""
+    """A date, 2024-06-01: what requirements need in turn is not taken from later uploads."""
 
 
 def find_recipe(repo: str) -> Recipe | None:
@@ -36,6 +38,7 @@ def find_recipe(repo: str) -> Recipe | None:
                     requirements=tuple(fields["requirements"]),
                     install=tuple(fields.get("install", ())),
                     paths=tuple(fields.get("paths", (".", "src"))),
+                    uploaded_before=str(fields.get("uploaded_before", "")),
                 )
     return None
 
@@ -69,9 +72,9 @@ def tree_id(git_dir: Path, commit: str) -> str | None:
 
 def export_commit(git_dir: Path, commit: str, folder: Path) -> None:
     """The commit's files are in `folder`, all of them: `git archive` would honour export-ignore."""
-    with tempfile.NamedTemporaryFile(prefix="contextrl-index-") as index:
+    with leased_folder("contextrl-index-") as scratch:
         for arguments in (("read-tree", commit), ("checkout-index", "--all", "--force")):
-            done = _git(git_dir, *arguments, work_tree=folder, index=index.name)
+            done = _git(git_dir, *arguments, work_tree=folder, index=str(scratch / "index"))
             if done.returncode != 0:
                 reason = " ".join(done.stderr.split())[:300]
                 raise ImageError(f"could not read commit {commit} of {git_dir}: {reason}")

@@ -107,6 +107,8 @@ class Reward(Record):
     """Wall-clock of grading, container start included."""
     test_seconds: float = 0.0
     """The tests' own time, so that our overhead is the difference."""
+    limit: Limit | None = None
+    """What the tests ran into, where the sandbox could tell."""
     detail: str = ""
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import new_folder
 from contextrl.envs.types import Record
 
 if TYPE_CHECKING:
@@ -41,13 +41,16 @@ def root_folder(roots: Path, image: str) -> Path:
     return roots / image.replace("/", "__").replace(":", "--")
 
 
-def unpack(client: DockerClient, image: str, roots: Path) -> Path:
-    """The image's files are below `roots`, whole or not at all; at once if they were before."""
-    target = root_folder(roots, image)
+def unpack(client: DockerClient, image: str, roots: Path, *, name: str = "") -> Path:
+    """The image's files are below `roots`, whole or not at all; at once if they were before.
+
+    `name`: what tasks call the image, if not by its own name.
+    """
+    target = root_folder(roots, name or image)
     if (target / RECORD).is_file():
         return target
     roots.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=roots))
+    scratch = new_folder(".unpacking-", roots)
     try:
         with engine_boundary(f"unpacking image {image}"):
             config = client.api.inspect_image(image).get("Config") or {}
@@ -59,7 +62,7 @@ def unpack(client: DockerClient, image: str, roots: Path) -> Path:
         user = str(config.get("User") or "0")
         uid, gid = _user(scratch / FILES, user.partition(":")[0])
         variables = dict(line.partition("=")[::2] for line in config.get("Env") or ())
-        record = UnpackedRoot(image=image, uid=uid, gid=gid, environment=variables)
+        record = UnpackedRoot(image=name or image, uid=uid, gid=gid, environment=variables)
         (scratch / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
         scratch.chmod(0o755)
         os.rename(scratch, target)
@@ -78,7 +81,7 @@ def read_root(roots: Path, image: str) -> tuple[Path, UnpackedRoot]:
     except FileNotFoundError as error:
         raise ImageError(
             f"expected the unpacked image {image} at {folder}, found none; where an engine runs: "
-            "contextrl.envs.unpacked.unpack(connect(), image, roots), then copy the folder"
+            f"contextrl tasks unpack --tasks FILE --roots {roots}, then copy that folder"
         ) from error
     except (ValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -7,11 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from contextrl.envs.errors import ImageError
+from contextrl.envs.leases import new_folder
 
 TARGET_PYTHON = (3, 11)
 """Of Debian bookworm, which the base image is."""
@@ -20,22 +20,33 @@ PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64", "manylinux_2_34_x8
 DEFAULT_CACHE = Path("~/.cache/contextrl/wheelhouse")
 
 
-def wheelhouse(requirements: Sequence[str], *, cache: Path = DEFAULT_CACHE) -> Path:
+def wheelhouse(
+    requirements: Sequence[str], *, uploaded_before: str = "", cache: Path = DEFAULT_CACHE
+) -> Path:
     """A folder that holds a wheel for every requirement and all they need. Made once, then reused.
 
     The host's pip configuration holds: its index, certificates and links. Source distributions are
-    built on the host where it has the target's Python, and refused elsewhere.
+    built on the host where it has the target's Python, and refused elsewhere. `uploaded_before`, a
+    date, holds for indexes that tell when a file was uploaded, as PyPI does; mirrors may not.
     """
-    key = json.dumps([sorted(requirements), TARGET_PYTHON])
+    key = json.dumps([sorted(requirements), TARGET_PYTHON, *filter(None, [uploaded_before])])
     folder = cache.expanduser() / hashlib.sha256(key.encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    scratch = new_folder(".partial-", folder.parent)
     try:
-        command = [sys.executable, "-m", "pip", *_fetch_arguments(scratch), *requirements]
+        command = [sys.executable, "-m", "pip", *_fetch_arguments(scratch)]
+        if uploaded_before:
+            command.append(f"--uploaded-prior-to={uploaded_before}")
+        command += requirements
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
         if done.returncode != 0:
+            if "no such option: --uploaded-prior-to" in done.stderr:
+                raise ImageError(
+                    "expected pip 26 or newer for wheels of a past date, found an older one; run: "
+                    f"{sys.executable} -m pip install --upgrade pip"
+                )
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             reason = (errors or done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
             raise ImageError(

@@ -1,8 +1,8 @@
 """Where a tool call, or SWE-agent's line editor, carries the text of an edit.
 
-Published runs edit by `str_replace_editor` calls in XML (SWE-smith, OpenHands, SWE-agent 1.x), by
-`apply_patch`, and by the older SWE-agent's `edit 5:9 ... end_of_edit` blocks. The replaced text
-goes as well as the new one: it names the lines that the answer removes.
+Published runs edit by `str_replace_editor` calls in XML or JSON (SWE-smith, OpenHands, SWE-agent
+1.x), by `apply_patch`, and by the older SWE-agent's `edit 5:9 ... end_of_edit` blocks. The
+replaced text goes as well as the new one: it names the lines that the answer removes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ def _call_spans(call: ToolCall, reply: str, files: Sequence[str]) -> Iterator[Sp
         for key in ("command", "code"):
             if key in call.spans:
                 start, end = call.spans[key]
-                for first, last in edit_spans(reply[start:end], files):
+                written = reply[start:end]
+                if written.strip("\n") != call.arguments[key]:
+                    # Escaped, as in JSON: places in the command are not places in the text.
+                    if any(edit_spans(call.arguments[key], files)):
+                        yield start, end
+                    continue
+                for first, last in edit_spans(written, files):
                     yield start + first, start + last
     elif call.name in _PATCHERS:
         yield from call.spans.values()

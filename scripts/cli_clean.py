@@ -12,19 +12,26 @@ def clean(
         bool, typer.Option("--all", help="Also containers whose run is still going.")
     ] = False,
     run: Annotated[str | None, typer.Option(help="Only the containers of this run.")] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also the task images that we pulled or built.")
+    ] = False,
 ) -> None:
     """Remove our containers whose owner is gone or whose deadline passed; print what went."""
-    import tempfile
-    from pathlib import Path
-
-    from contextrl.envs.cleanup import reap, remove_stale_folders
+    from contextrl.envs.cleanup import reap, reap_drafts
+    from contextrl.envs.control_groups import remove_stale_groups
     from contextrl.envs.engine import connect
-    from contextrl.envs.namespace import CONTROL_PREFIX
+    from contextrl.envs.image_store import ImageStore
+    from contextrl.envs.leases import remove_all_stale
 
     # Before the engine is asked: where there is none, this is all there can be.
-    for folder in remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX):
+    for folder in (*remove_all_stale(), *remove_stale_groups()):
         typer.echo(f"removed {folder}: its owner is gone")
-    removed = reap(connect(), run=run, everything=everything)
+    client = connect()
+    removed = reap(client, run=run, everything=everything)
+    for image in reap_drafts(client):
+        typer.echo(f"removed {image}: the build it was a step of is gone")
+    for image in ImageStore(client).remove_all() if images else ():
+        typer.echo(f"removed image {image}")
     for container in removed:
         typer.echo(
             f"removed {container.container} of run {container.run or '?'} "

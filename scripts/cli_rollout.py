@@ -35,7 +35,9 @@ def rollout(
     samples: Annotated[int, typer.Option(min=1, help="Episodes per task.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 4,
-    prompts: Annotated[str, typer.Option(help="Prompt set: compact or swe.")] = "compact",
+    prompts: Annotated[
+        str, typer.Option(help="Prompt set: compact, swe, swe-plus, openhands(-tags).")
+    ] = "compact",
     max_turns: Annotated[int, typer.Option(min=1)] = 35,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Per reply.")] = 4096,
     max_context_tokens: Annotated[int, typer.Option(min=1)] = 32768,
@@ -46,6 +48,12 @@ def rollout(
     grade: Annotated[bool, typer.Option(help="Run the tests on the result.")] = True,
     repos: Annotated[
         Path | None, typer.Option(help="Local clones to build absent images from.")
+    ] = None,
+    roots: Annotated[
+        Path, typer.Option(help="Unpacked images, for a machine without a Docker engine.")
+    ] = Path("~/.cache/contextrl/roots"),
+    image_budget_gb: Annotated[
+        float | None, typer.Option(min=0.0, help="Disk for images that we pull or build.")
     ] = None,
     api_key: Annotated[
         str, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="For endpoint:URL.")
@@ -97,10 +105,17 @@ def rollout(
             temperature=temperature,
             seed=seed,
         ) as policy_of,
-        _episodes(policy_of, chosen, limits, grade=grade, repos=repos, sampling=sampling) as (
-            play,
-            stop,
-        ),
+        _episodes(
+            policy_of,
+            chosen,
+            limits,
+            tasks=wanted,
+            grade=grade,
+            repos=repos,
+            roots=roots,
+            image_budget_gb=image_budget_gb,
+            sampling=sampling,
+        ) as (play, stop),
         RunStore.open(out, config, resume=resume, overwrite=overwrite) as store,
     ):
         report = _run(wanted, samples, play, stop, store, workers, out)
@@ -120,28 +135,39 @@ def _episodes(
     prompts: PromptSet,
     limits: Limits,
     *,
+    tasks: list[Task],
     grade: bool,
     repos: Path | None,
+    roots: Path,
+    image_budget_gb: float | None,
     sampling: dict[str, float],
 ) -> Iterator[tuple[Play, Callable[[], None]]]:
-    """A function that plays one episode in Docker, and one that ends all that are running."""
-    from contextrl.agents.rollout import rollout as play_episode
-    from contextrl.envs.docker import DockerProvider
-    from contextrl.envs.engine import connect
-    from contextrl.envs.errors import ImageError
-    from contextrl.envs.grading import DockerGrader
-    from contextrl.envs.images import ensure_image
+    """A function that plays one episode, and one that ends all that are running.
 
-    client = connect()
-    with DockerProvider(client) as provider:
+    In Docker, or where no engine answers, in namespaces.
+    """
+    from contextrl.agents.rollout import rollout as play_episode
+    from contextrl.envs.grading import DockerGrader
+    from contextrl.envs.places import open_provider, with_local_image
+    from contextrl.envs.supply import PREFETCHED, SupplyingProvider
+
+    with contextlib.closing(
+        open_provider(
+            images=[task.image for task in tasks],
+            image_budget_gb=image_budget_gb,
+            repos=repos,
+            roots=roots,
+        )
+    ) as provider:
         grader = DockerGrader(provider) if grade else None
+        places = {task.task_id: place for place, task in enumerate(tasks)}
 
         def play(request: EpisodeRequest, cancel: threading.Event) -> Trajectory:
-            task = request.task
+            if isinstance(provider, SupplyingProvider):
+                place = places[request.task.task_id] + 1
+                provider.prefetch(tasks[place : place + PREFETCHED])
             # An image that cannot be had is this episode's set-up error, raised again by `start`.
-            with contextlib.suppress(ImageError):
-                image = ensure_image(client, task, repos=repos)
-                task = task.model_copy(update={"image": image})
+            task = with_local_image(provider, request.task)
             return play_episode(
                 task,
                 provider,
@@ -231,6 +257,7 @@ def _print_results(summary: RunSummary, out: Path, *, as_json: bool) -> None:
         "resolved": f"{summary.resolved} of {summary.graded}"
         + ("" if share is None else f" ({share:.1%})"),
         "tasks resolved at least once": f"{summary.tasks_resolved}",
+        "ended as": ", ".join(f"{name} {n}" for name, n in summary.endings.items()),
         "ended by": ", ".join(f"{name} {n}" for name, n in summary.stop_reasons.items()),
         "turns, mean": f"{summary.turns_mean:.1f}",
         "sampled tokens, mean": f"{summary.sampled_tokens_mean:.0f}",

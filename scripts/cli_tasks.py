@@ -103,6 +103,30 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command()
+def unpack(
+    tasks: TasksFile,
+    roots: Annotated[Path, typer.Option(help="Folder that gets one folder for each image.")],
+    limit: Limit = None,
+    repos: Annotated[
+        Path | None, typer.Option(help="Local clones or mirrors, to build images from.")
+    ] = None,
+) -> None:
+    """Unpack the tasks' images, for machines without a Docker engine; `roots` can be copied."""
+    from contextrl.envs.engine import connect
+    from contextrl.envs.images import ensure_image
+    from contextrl.envs.tasks import read_tasks
+    from contextrl.envs.unpacked import unpack as unpack_image
+
+    client = connect()
+    done: set[str] = set()
+    for task in read_tasks(tasks, limit=limit):
+        if task.image not in done:
+            done.add(task.image)
+            image = ensure_image(client, task, repos=repos)
+            typer.echo(unpack_image(client, image, roots.expanduser(), name=task.image))
+
+
 def _print_table(done: list[Validation]) -> None:
     from rich.console import Console
     from rich.table import Table

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contextrl.envs.engine import connect
-from contextrl.envs.mutate import build_package_tasks
+from contextrl.envs.errors import EngineUnavailableError
+from contextrl.envs.mutate import build_package_tasks, find_package_tasks
 from contextrl.envs.package_specs import package_spec
 from contextrl.envs.task_splits import SplitSizes, TaskSplits
 from contextrl.envs.tasks import read_tasks, write_tasks
@@ -19,6 +20,8 @@ from contextrl.verl_ext.settings import TaskConfig
 
 HUB_PREFIX = "hf://"
 TRAIN = "train"
+
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,24 +52,10 @@ class JobTasks:
         return [] if limit is None else list(self.splits.train[limit:])
 
 
-def prepare_tasks(
-    config: TaskConfig, cache_dir: Path, progress: Callable[[str, int, int | None], None]
-) -> JobTasks:
+def prepare_tasks(config: TaskConfig, cache_dir: Path, progress: Progress) -> JobTasks:
     """Raises `MutationError`, `TaskRowError`, `SandboxError` or `ConfigError`."""
     if config.package is not None:
-        splits = build_package_tasks(
-            connect(),
-            package_spec(config.package),
-            out=cache_dir / "tasks",
-            sizes=SplitSizes(
-                train=config.n_train,
-                heldout_functions=config.n_heldout_functions,
-                heldout_mutants=config.n_heldout_mutants,
-                extra=config.n_extra,
-            ),
-            seed=config.seed,
-            progress=progress,
-        )
+        splits = _of_package(config, config.package, cache_dir / "tasks", progress)
         names = ("heldout_functions", "heldout_mutants")
         return JobTasks(
             train=splits.path("train"),
@@ -84,6 +73,30 @@ def prepare_tasks(
             config=config,
         )
     return _hold_out(read_tasks(train), config, cache_dir / "tasks")
+
+
+def _of_package(config: TaskConfig, package: str, out: Path, progress: Progress) -> TaskSplits:
+    """Built where an engine runs; without one, those that were built before and copied here."""
+    spec = package_spec(package)
+    sizes = SplitSizes(
+        train=config.n_train,
+        heldout_functions=config.n_heldout_functions,
+        heldout_mutants=config.n_heldout_mutants,
+        extra=config.n_extra,
+    )
+    try:
+        client = connect()
+    except EngineUnavailableError as error:
+        splits = find_package_tasks(spec, out=out, sizes=sizes, seed=config.seed)
+        if splits is None:
+            raise EngineUnavailableError(
+                f"{error}. Without one, expected the tasks of {package} below {out}, found none: "
+                "run this stage where an engine is, and copy that folder here"
+            ) from error
+        return splits
+    return build_package_tasks(
+        client, spec, out=out, sizes=sizes, seed=config.seed, progress=progress
+    )
 
 
 def local_file(name: str) -> Path:

@@ -9,4 +9,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/run_job.sh
 source scripts/run_job.sh
-run_job swe_job tiny-cpu --docker "$@"
+# Without an engine the job runs in namespaces, if it can, and says so.
+run_job swe_job tiny-cpu --docker-if-possible "$@"

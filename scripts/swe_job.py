@@ -8,8 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from contextrl.envs.cleanup import reap_until_quiet
-from contextrl.envs.engine import connect
+from contextrl.envs.places import DEFAULT_ROOTS, end_run, without_engine
 from contextrl.scripts import job_report
 from contextrl.scripts.job_checks import check_inputs
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
@@ -40,6 +39,8 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
     cache = Cache(Path(job.cache_dir or ".cache/contextrl").absolute())
     stages.say(f"run folder {run_dir}")
+    if line := without_engine(Path(job.sandbox.roots) if job.sandbox.roots else DEFAULT_ROOTS):
+        stages.say(line)
     try:
         with stages.stage("tasks", "issues with tests that decide them"):
             tasks = prepare_tasks(job.tasks, cache.root, stages.progress)
@@ -56,7 +57,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
                 on_metrics=lambda line: stages.say(summary_line(line, total)),
             )
     finally:
-        left = reap_until_quiet(connect(), run=run_dir.name)
+        left = end_run(run_dir.name)
         if left:
             stages.say(f"removed {len(left)} sandboxes that the training left running")
     with stages.stage("report", "before against after"):

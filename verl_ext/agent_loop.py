@@ -66,6 +66,7 @@ class SWEAgentLoop(AgentLoopBase):  # type: ignore[misc]
             template_kwargs=None if thinking is None else {"enable_thinking": thinking},
         )
         info = row["extra_info"]
+        episodes.expect(info["task_id"])
         trajectory = await self.loop.run_in_executor(
             episodes.threads,
             lambda: episodes.play(

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from contextrl.agents.prompting import PromptSet, prompt_set
 from contextrl.agents.rollout import rollout
 from contextrl.agents.store import RunStore
 from contextrl.agents.types import Policy, Trajectory
-from contextrl.envs.docker import DockerProvider, SandboxLimits
-from contextrl.envs.engine import connect
+from contextrl.envs.container import SandboxLimits
 from contextrl.envs.grading import CachingGrader, DockerGrader
-from contextrl.envs.images import ensure_image
+from contextrl.envs.places import DEFAULT_ROOTS, open_provider
 from contextrl.envs.supply import SupplyingProvider
 from contextrl.envs.tasks import read_tasks
 from contextrl.envs.types import Grader, SandboxProvider, Task
@@ -47,19 +45,26 @@ class Episodes:
 
     @classmethod
     def open(cls, job: JobConfig) -> Episodes:
-        """Connects to Docker and reads every task file. Raises `EnvsError` or `ConfigError`."""
+        """Connects to Docker, if it is there, and reads every task file.
+
+        Raises `EnvsError` or `ConfigError`.
+        """
         run_dir = Path(job.run_dir)
         limits = SandboxLimits(
             memory_mb=job.sandbox.memory_mb, cpus=job.sandbox.cpus, pids=job.sandbox.pids
         )
-        client = connect()
-        provider = SupplyingProvider(
-            DockerProvider(client, limits=limits, run_id=run_dir.name, recycle=job.sandbox.recycle),
-            partial(ensure_image, client),
+        tasks = _tasks(job)
+        provider = open_provider(
+            limits=limits,
+            run_id=run_dir.name,
+            recycle=job.sandbox.recycle,
+            images=[task.image for task in tasks.values()],
+            image_budget_gb=job.sandbox.image_budget_gb,
+            roots=Path(job.sandbox.roots) if job.sandbox.roots else DEFAULT_ROOTS,
         )
         return cls(
             job=job,
-            tasks=_tasks(job),
+            tasks=tasks,
             provider=provider,
             grader=CachingGrader(DockerGrader(provider)),
             prompts=prompt_set(job.prompts),
@@ -74,6 +79,11 @@ class Episodes:
             if not _of_this_process:
                 _of_this_process.append(cls.open(JobConfig.from_mapping(config.job)))
             return _of_this_process[0]
+
+    def expect(self, task_id: str) -> None:
+        """An episode of this task will be played soon: its image may come meanwhile."""
+        if task_id in self.tasks and isinstance(self.provider, SupplyingProvider):
+            self.provider.prefetch([self.tasks[task_id]])
 
     def play(
         self,

@@ -102,6 +102,11 @@ class SandboxConfig:
     pids: int = 256
     recycle: bool = False
     """Use containers again once they are proven equal to fresh ones, see `envs.recycle`."""
+    image_budget_gb: float | None = None
+    """Disk for the task images that we pull or build, the least recently used go first; null for
+    no limit. Give it room for twice as many images as sandboxes run at once."""
+    roots: str = ""
+    """Folder of unpacked images for a machine without a Docker engine; empty for the cache's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +191,7 @@ class JobConfig:
     cache_dir: str = ""
     needs_gpu: bool = False
     prompts: str = "swe"
-    """Prompt set of `contextrl.agents.prompting`."""
+    """Prompt set of `contextrl.agents.prompting`; it decides the action format too."""
     enable_thinking: bool | None = None
     """Passed to the chat template; null leaves the template's default."""
     grade_unsubmitted: bool = True

@@ -6,6 +6,8 @@ them, so that everything later reads one form:
     <function=str_replace_editor>
     <parameter=path>/testbed/a.py</parameter>
     </function>
+
+Calls that a model wrote as JSON between tags (`json_calls`) are read as they stand.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contextrl.agents.errors import ForeignRowError
+from contextrl.agents.formats.json_calls import json_calls
 
 Span = tuple[int, int]
 
@@ -58,7 +61,15 @@ _RANGE = "view_range"
 
 
 def tool_calls(text: str) -> list[ToolCall]:
-    """Every call in order. One that never closes ends with the text."""
+    """Every call in order, in either form. A tag that never closes ends with the text."""
+    calls = tag_calls(text)
+    for name, values, whole, spans in json_calls(text):
+        calls.append(ToolCall(name, _words(values), whole, spans))
+    return sorted(calls, key=lambda call: call.span)
+
+
+def tag_calls(text: str) -> list[ToolCall]:
+    """The calls in tags alone."""
     calls = []
     for found, limit in _until_next(_CALL, text, 0, len(text)):
         end = text.rfind(_END, found.end(), limit)
@@ -100,10 +111,16 @@ def written_call(name: str, arguments: object) -> str:
             f"expected an object as arguments of {name}, found {type(parsed).__name__}"
         )
     lines = [f"<function={name}>"]
-    for key, value in parsed.items():
-        shown = value if isinstance(value, str) else json.dumps(value)
+    for key, shown in _words(parsed).items():
         lines.append(f"<parameter={key}>{shown}</parameter>")
     return "\n".join([*lines, _END])
+
+
+def _words(arguments: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in arguments.items()
+    }
 
 
 def _until_next(

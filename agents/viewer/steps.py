@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from contextrl.agents.formats.calls import tool_calls
 from contextrl.agents.types import Step, Trajectory
 
 
@@ -27,8 +28,8 @@ _KINDS = (
         Kind.EDIT,
         re.compile(
             r"\bsed\s+(?:-\S+\s+)*-\w*i|\bgit\s+apply\b|\bpatch\s+-|\bperl\s+-\w*i|\btee\s|"
-            r"(?<![\d&>])>>?\s*[\w./~\"'$-]+\.\w+|\bstr_replace_editor\s+(?:str_replace|create|ins)|"
-            r"\bstr_replace\b|^\s*(?:edit|create|insert)\s|\.write_text\(|open\([^)\n]*[\"'][wa][\"']",
+            r"(?<![\d&>])>>?\s*[\w./~\"'$-]+\.\w+|\bstr_replace_editor\s+(?:str_replace|create|ins|undo)|"
+            r"\b(?:edit_via_)?str_replace\b|^\s*(?:edit|create|insert)\s|\.write_text\(|open\([^)\n]*[\"'][wa][\"']",
             re.MULTILINE,
         ),
     ),
@@ -80,6 +81,9 @@ class StepView:
         """The reply without its command's block, if it can be told apart."""
         if self.step.command is None:
             return self.step.text
+        calls = tool_calls(self.step.text)
+        if calls and calls[0].command == self.step.command:
+            return self.step.text[: calls[0].span[0]].strip()
         before, block, _ = self.step.text.partition("```")
         return (
             before.strip()

@@ -10,7 +10,7 @@ import pytest
 
 from contextrl.agents.chat import ChatPolicy, Endpoint
 from contextrl.agents.errors import AgentsError, ContextFullError, PolicyError
-from contextrl.agents.prompting import COMPACT
+from contextrl.agents.prompting import COMPACT, OPENHANDS
 from contextrl.agents.rollout import rollout
 from contextrl.agents.types import Limits, Message, StopReason
 
@@ -168,3 +168,17 @@ def test_text_that_no_file_can_hold_is_mended(server):
 def test_an_endpoint_must_be_http():
     with pytest.raises(AgentsError, match="http"):
         Endpoint(base_url="file:///etc/passwd", model="m")
+
+
+@pytest.mark.parametrize("arguments", ['{"command": "ls"}', {"command": "ls"}])
+def test_calls_that_the_server_took_out_of_the_text_are_put_back(server, arguments):
+    call = {"function": {"name": "execute_bash", "arguments": arguments}}
+    message = {"content": "I look.", "tool_calls": [call]}
+    choice = {"message": message, "finish_reason": "tool_calls"}
+    server.answers.append((200, json.dumps({"choices": [choice]}).encode()))
+    session = ChatPolicy(Endpoint(base_url=server.url, model="m")).open(
+        [Message(role="user", content="go")], max_context_tokens=1000
+    )
+    reply = session.act(max_new_tokens=10)
+    assert reply.text.startswith("I look.\n\n<tool_call>")
+    assert OPENHANDS.actions.read(reply.text) == "ls"

@@ -79,5 +79,5 @@ def test_what_counts_as_a_submission(prompts, command, submits):
 
 
 def test_an_unknown_prompt_set_names_the_known_ones():
-    with pytest.raises(AgentsError, match="compact, swe"):
+    with pytest.raises(AgentsError, match="compact, openhands, openhands-tags, swe, swe-plus"):
         prompt_set("fancy")

@@ -53,7 +53,7 @@ def test_a_one_line_bug_is_viewed_edited_and_submitted(prompts, task, tmp_path):
     assert view == "1:def add(a, b):\n2:    return a - b\n3:\n"
     assert (tmp_path / "toy.py").read_text().startswith("def add(a, b):\n    return a + b\n\n")
     assert prompts.is_submission(parse_command(script[-1]))
-    assert all(("THOUGHT" in reply) is prompts.has_thought for reply in script)
+    assert all(("THOUGHT" in reply) is prompts.actions.has_thought for reply in script)
 
 
 def test_the_form_of_the_script_is_one_form(task):

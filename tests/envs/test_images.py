@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from contextrl.envs import base_image, images
+from contextrl.envs import builder as builder_module
 from contextrl.envs.base_image import ensure_base
-from contextrl.envs.builder import image_exists
+from contextrl.envs.builder import builder, image_exists
+from contextrl.envs.cleanup import reap_drafts
 from contextrl.envs.errors import ImageError
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.images import build_repo_image, ensure_image
 from contextrl.envs.recipe import Recipe, export_commit, find_recipe, find_repository, tree_id
+from contextrl.envs.tree_digest import tree_digest
 from contextrl.envs.types import Reward, Verdict
 from contextrl.envs.validate import find_problem, validate_task
 
@@ -203,3 +207,47 @@ def test_all_files_of_a_commit_are_exported(clone, tmp_path):
     assert tree_id(git_dir, base) is not None
     assert tree_id(git_dir, "f" * 40) is None
     assert tree_id(git_dir, "--help") is None
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_two_builds_of_the_same_input_have_the_same_files(
+    docker_client, base_image, tmp_path, monkeypatch
+):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    digests, names = [], []
+    for version in (9001, 9002):  # other tags, so that the second is built as well
+        monkeypatch.setattr(images, "REPOSITORY_VERSION", version)
+        monkeypatch.setattr(images, "DEPENDENCIES_VERSION", version)
+        name = build_repo_image(
+            docker_client, name="contextrl-test-same", tree=tmp_path, requirements=PYTEST
+        )
+        recipe = Recipe(repo="", requirements=PYTEST)
+        names += [name, images._dependencies_image(base_image, recipe)]
+        digests.append(tree_digest(docker_client, name))
+        config = docker_client.api.inspect_image(name)["Config"]
+        assert config["Entrypoint"] is None
+        assert config["Cmd"] == ["bash"]
+    assert digests[0] == digests[1]
+    assert digests[0] != tree_digest(docker_client, names[1]), "the repository is part of it"
+    for name in reversed(names):
+        docker_client.api.remove_image(name)
+
+
+@pytest.mark.docker
+def test_the_draft_of_a_build_that_was_killed_is_removed(docker_client, base_image, monkeypatch):
+    def label() -> str:
+        return f"{socket.gethostname()}/999999999:1"
+
+    with builder(docker_client, base_image) as build:
+        build.run("echo living > /living")
+        living = build.commit("", user="root", workdir="/")
+        monkeypatch.setattr(builder_module, "draft_label", label)
+        build.run("echo dead > /dead")
+        dead = build.commit("", user="root", workdir="/")
+    try:
+        assert dead in reap_drafts(docker_client)
+        assert not image_exists(docker_client, dead)
+        assert image_exists(docker_client, living)
+    finally:
+        docker_client.api.remove_image(living)

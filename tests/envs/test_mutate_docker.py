@@ -11,7 +11,7 @@ import pytest
 
 from contextrl.envs.cleanup import LABEL_RUN
 from contextrl.envs.grading import DockerGrader
-from contextrl.envs.mutate import build_package_tasks
+from contextrl.envs.mutate import build_package_tasks, find_package_tasks
 from contextrl.envs.package_specs import TOOLZ, PackageSpec
 from contextrl.envs.task_splits import SplitSizes
 from contextrl.envs.types import Outcome
@@ -106,6 +106,12 @@ def test_every_filter_accounts_for_what_it_saw(built):
         assert stages[after].seen == stages[before].kept
     chosen = sum(built[2].manifest.tasks[name] for name in ("train", "heldout_functions"))
     assert stages["confirm"].kept == chosen + built[2].manifest.tasks["heldout_mutants"]
+
+
+def test_a_machine_without_an_engine_finds_what_was_built(built, tmp_path):
+    out, spec, splits = built
+    assert find_package_tasks(spec, out=out, sizes=SIZES) == splits
+    assert find_package_tasks(spec, out=out, sizes=SIZES, seed=1) is None
 
 
 def test_a_flaky_test_decides_nothing(built):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -13,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from contextrl.envs.cleanup import remove_stale_folders
+from contextrl.envs.control_groups import ControlGroup, remove_stale_groups
 from contextrl.envs.docker import SandboxLimits
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.fifo import one_line
 from contextrl.envs.grading import DockerGrader
+from contextrl.envs.leases import new_folder, remove_stale_folders
 from contextrl.envs.namespace import CONTROL_PREFIX, NamespaceProvider
 from contextrl.envs.types import ExecResult, Limit
 
@@ -72,10 +72,42 @@ def test_disk_and_memory_are_limited_and_the_sandbox_lives(sandbox):
     assert "MemoryError" in run(sandbox, "python3 -c 'bytearray(1 << 30)'").output
 
 
+@pytest.fixture
+def grouped(sandbox):
+    """A sandbox with a control group."""
+    if sandbox._group is None:
+        pytest.skip("no control group can be made here")
+    return sandbox
+
+
 @pytest.mark.docker
-def test_a_fork_bomb_is_over_when_its_sandbox_is_closed(namespace_provider, task, sandbox):
-    """While it lasts others of the same user may fail to fork: the limit counts them together."""
+def test_a_fork_bomb_harms_neither_neighbour_nor_its_own_sandbox(grouped, namespace_provider, task):
     with namespace_provider.start(task) as neighbour:
+        bomb = run(grouped, "bomb() { bomb | bomb & }; bomb; sleep 20", 2)
+        assert bomb.limit in {Limit.PROCESSES, Limit.TIME}
+        assert run(neighbour, "/bin/echo alive").output == "alive\n"
+        assert run(grouped, "/bin/echo alive").output.endswith("alive\n")
+        assert grouped.diff() == ""
+
+
+@pytest.mark.docker
+def test_processes_share_their_sandboxs_memory_limit(namespace_provider, task, grouped):
+    """512 MB and 64 MB of files: four processes of 200 MB each are too much together."""
+    hold = "python3 -c 'import time; b = b\"x\" * (200 << 20); time.sleep(3)'"
+    with namespace_provider.start(task) as neighbour:
+        result = run(grouped, f"for n in 1 2 3 4; do {hold} & done; wait", 30)
+        assert result.limit is Limit.MEMORY, result
+        assert run(neighbour, "/bin/echo alive").output == "alive\n"
+    assert run(grouped, "/bin/echo alive").output.endswith("alive\n")
+
+
+@pytest.mark.docker
+def test_without_a_control_group_a_bomb_is_over_when_its_sandbox_is_closed(
+    namespace_provider, task, monkeypatch
+):
+    """While it lasts others of the same user may fail to fork: the limit counts them together."""
+    monkeypatch.setattr(ControlGroup, "make", classmethod(lambda cls, **_: None))
+    with namespace_provider.start(task) as sandbox, namespace_provider.start(task) as neighbour:
         with contextlib.suppress(SandboxError):
             run(sandbox, "bomb() { bomb | bomb & }; bomb", 1)
         sandbox.close()
@@ -101,14 +133,15 @@ def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namesp
         provider = NamespaceProvider(Path(sys.argv[2]))
         sandbox = provider.start(Task.model_validate_json(open(sys.argv[1]).read()))
         sandbox.exec("sleep 4321.5 &", timeout_s=20)
-        print(sandbox._control, flush=True)
+        group = sandbox._group
+        print(sandbox._control, *((group.memory, group.pids) if group else ()), flush=True)
         time.sleep(60)
     """
     roots = str(namespace_provider._roots)
     command = [sys.executable, "-c", script, str(tmp_path / "task.json"), roots]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
-        control = driver.stdout.readline().strip()
+        control, _, group = driver.stdout.readline().strip().partition(" ")
         assert "sleep 4321.5" in processes()
         driver.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
@@ -118,17 +151,22 @@ def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namesp
     assert control not in Path("/proc/self/mountinfo").read_text()
     assert Path(control) in remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX)
     assert not Path(control).exists()
+    groups = {Path(folder) for folder in group.split()}
+    assert groups <= set(remove_stale_groups())
+    assert not any(folder.exists() for folder in groups)
 
 
-def test_a_living_owner_keeps_its_folders(tmp_path):
-    from contextrl.envs.cleanup import owner_label
-
-    label = owner_label(os.getpid()).replace(":", "-")
-    mine, old = tmp_path / f"{CONTROL_PREFIX}{label}-a", tmp_path / f"{CONTROL_PREFIX}999999999-1-b"
-    mine.mkdir()
+def test_a_living_owner_and_another_host_keep_their_folders(tmp_path):
+    mine = new_folder(CONTROL_PREFIX, tmp_path)
+    host = mine.name.removeprefix(CONTROL_PREFIX).partition("-")[0]
+    old, elsewhere = (
+        tmp_path / f"{CONTROL_PREFIX}{name}-999999999-1-b" for name in (host, "0" * 8)
+    )
     old.mkdir()
+    elsewhere.mkdir()
     assert remove_stale_folders(tmp_path, CONTROL_PREFIX) == [old]
     assert mine.exists()
+    assert elsewhere.exists()
 
 
 @pytest.mark.docker

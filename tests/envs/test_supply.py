@@ -41,6 +41,7 @@ class Registry:
         if failing:
             raise ImageError("rate limit")
         self.fetched.append(task.image)
+        return task.image
 
 
 def tasks(tiny_task, n, images):

@@ -23,6 +23,7 @@ def test_the_base_file_states_every_field_of_our_blocks():
 
 def test_release_values_of_the_agentic_presets():
     qwen, klear = compose(["preset=qwen3-8b"]), compose(["preset=klear-8b"])
+    assert (qwen.job.prompts, klear.job.prompts) == ("swe", "swe-plus")
     assert (qwen.ca.lam, klear.ca.lam) == (0.001, 0.01)
     assert (qwen.ca.prefill, klear.ca.prefill) == ("", "The correct option is")
     assert (qwen.trainer.total_epochs, klear.trainer.total_epochs) == (3, 2)
