@@ -6,7 +6,6 @@ such a hash.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,20 +53,3 @@ class SeenCouples:
             self._taken = np.concatenate([self._taken, np.empty_like(self._taken)])
         self._taken[self._count] = first, second
         self._count += 1
-
-
-def components(couples: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Of a graph with these edges: node -> the least node of its component."""
-    parent: dict[int, int] = {}
-
-    def root(node: int) -> int:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for first, second in couples:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    return {node: root(node) for node in parent}

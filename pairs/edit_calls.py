@@ -23,14 +23,13 @@ from contextrl.pairs.errors import ImageError
 from contextrl.pairs.image_endpoint import ImageEndpoint
 from contextrl.pairs.images import open_image, pixel_digest, png_file
 from contextrl.pairs.judge import CHARS_PER_TOKEN, Judgement, JudgeVerdict, read_verdict
+from contextrl.pairs.judge_images import PIXELS_PER_TOKEN
 from contextrl.pairs.ledger import Ledger
 from contextrl.pairs.record_cache import RecordCache, key_of
 from contextrl.pairs.store import named, write_whole
 from contextrl.pairs.vqa import VQARow
 
 MAX_REPLY_TOKENS = 400
-PIXELS_PER_TOKEN = 750
-"""Of an image in a prompt, about, for the dry run's bill."""
 
 
 class EditedFile(Record):
@@ -126,7 +125,7 @@ class EditCalls:
         proposals = edits = verdicts = tokens = 0
         for row in rows:
             try:
-                image = open_image(row.images[0] if row.images else b"", row_id=row.row_id)
+                image = open_image(b"".join(row.images[:1]), row_id=row.row_id)
             except ImageError:
                 continue
             question = row.problem.replace(IMAGE_MARK, " ").strip()

@@ -7,11 +7,12 @@ a run that was killed loses at most its last batch.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from contextrl.pairs.embedders import Vectors
 
-VECTORS, SEEN, ABOUT = "vectors.f32", "seen.bin", "about.json"
+VECTORS, SEEN, ABOUT, LOCK = "vectors.f32", "seen.bin", "about.json", "lock"
 _DIGEST = 32
 _PIXELS = 16
 _RECORD = _DIGEST + _PIXELS + 8
@@ -50,15 +51,34 @@ class EmbeddingFile:
     """Memory holds a small record an image; the vectors stay on disk."""
 
     def __init__(self, folder: Path, embedder: str) -> None:
-        """Raises `EmbeddingError` when the folder holds another embedder's vectors."""
+        """Raises `EmbeddingError` for another embedder's vectors, or another run at work there."""
         self._folder = folder
         self._embedder = embedder
         with named(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise EmbeddingError(
+                f"expected {folder} for this run alone, found another run at work in it; wait, or "
+                "choose another --work folder"
+            ) from error
         self._width = self._read_about()
         self.images: list[SeenImage] = []
         self._number: dict[bytes, int] = {}
         self._load()
+
+    def close(self) -> None:
+        """Another run may open the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -7,6 +7,7 @@ that nobody has to ask where a pair came from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def export_parquet(folder: Path, pairs: Iterable[TrajectoryPair], manifest: Pair
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    path = _new(folder, PARQUET)
+    path = new_file(folder, PARQUET)
     rows = (pair.model_dump(mode="json") for pair in pairs)
     writer = None
     try:
@@ -61,7 +62,7 @@ def export_released(
     seed: int,
 ) -> Path:
     """The authors' format: `prompt` and `correct_answer`, letters balanced over the set."""
-    path = _new(folder, RELEASED_FILE)
+    path = new_file(folder, RELEASED_FILE)
     order = orders((pair.pair_id for pair in pairs), seed)
     rows = [
         released_pair(render(pair, order[pair.pair_id], style), number)
@@ -72,12 +73,32 @@ def export_released(
     return path
 
 
-def card(manifest: PairManifest, file: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a card says of the pairs in general."""
+
+    title: str
+    about: str
+    tags: tuple[str, ...]
+
+
+TRAJECTORIES = Subject(
+    title="Contrastive trajectory pairs",
+    about=(
+        "Each asks which of\ntwo debugging sessions on one function led to a patch; the text of "
+        "the patch is masked in both.\nStages count ordered couples of runs as pairs."
+    ),
+    tags=("contrastive", "code", "agents"),
+)
+
+
+def card(manifest: PairManifest, file: str, subject: Subject = TRAJECTORIES) -> str:
     """Markdown with the YAML header of the hub."""
     sources = "\n".join(f"- `{each.path}` (sha256 {each.sha256[:16]})" for each in manifest.sources)
     stages = "\n".join(
         f"| {each.name} | {each.unit} | {each.seen} | {each.kept} |" for each in manifest.stages
     )
+    tags = "\n".join(f"- {tag}" for tag in subject.tags)
     warning = (
         "\n**Mined across base commits: to look at, not to train on.**\n"
         if "any-commit" in manifest.miner
@@ -90,19 +111,14 @@ configs:
   - split: train
     path: {file}
 tags:
-- contrastive
-- code
-- agents
+{tags}
 ---
 
-# Contrastive trajectory pairs
+# {subject.title}
 
-{manifest.n_pairs} pairs, made by `{manifest.miner}` with seed {manifest.seed}. Each asks which of
-two debugging sessions on one function led to a patch; the text of the patch is masked in both.
+{manifest.n_pairs} pairs, made by `{manifest.miner}` with seed {manifest.seed}. {subject.about}
 {warning}
 ## Stages
-
-Pairs are ordered couples of runs.
 
 | stage | of | seen | kept |
 |---|---|---|---|
@@ -112,11 +128,12 @@ Pairs are ordered couples of runs.
 
 {sources or "- not recorded"}
 
-Each trajectory and patch stands under the licence of its source.
+Everything stands under the licence of its source.
 """
 
 
-def _new(folder: Path, name: str) -> Path:
+def new_file(folder: Path, name: str) -> Path:
+    """Raises `PairFileError` when it exists."""
     path = folder / name
     if path.exists():
         raise PairFileError(f"expected no file {path}, found one; choose another folder")

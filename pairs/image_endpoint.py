@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from contextrl.pairs.errors import JudgeError
 from contextrl.pairs.litellm_calls import call_litellm, load_litellm
 from contextrl.pairs.patience import Patience
 
@@ -70,7 +71,7 @@ class LiteLLMImageEndpoint:
             timeout=settings.timeout_s,
             max_retries=0,
         )
-        return EditReply(_file(reply), self._cost(reply))
+        return EditReply(_file(reply, self.model), self._cost(reply))
 
     def _cost(self, reply: Any) -> float:
         if self._settings.usd_per_edit is not None:
@@ -84,9 +85,17 @@ class LiteLLMImageEndpoint:
         return float(cost or 0.0)
 
 
-def _file(reply: Any) -> bytes:
-    """Only what the reply itself holds: an address in it is not followed."""
+def _file(reply: Any, model: str) -> bytes:
+    """Only what the reply itself holds: an address in it is not followed.
+
+    Raises `JudgeError` when it holds nothing else: the next reply would not either.
+    """
     for each in getattr(reply, "data", None) or []:
+        if not each.b64_json and getattr(each, "url", None):
+            raise JudgeError(
+                f"{model}: expected the edited image in the reply, found an address, which is not "
+                "followed; choose a model or server that sends b64_json"
+            )
         try:
             return base64.b64decode(each.b64_json or "", validate=True)
         except (binascii.Error, TypeError, ValueError):

@@ -18,9 +18,11 @@ from pathlib import Path
 from contextrl.envs.types import Record
 from contextrl.pairs.endpoints import ChatEndpoint
 from contextrl.pairs.errors import EndpointBusyError, PromptBudgetError
+from contextrl.pairs.images import ImageStore
+from contextrl.pairs.judge_images import image_judge_prompt, image_tokens, shown_images
 from contextrl.pairs.record_cache import RecordCache, key_of
 from contextrl.pairs.render import RELEASED, order_for, render
-from contextrl.pairs.types import TrajectoryPair
+from contextrl.pairs.types import ImagePair, Pair
 
 VERSION = 1
 MAX_REPLY_TOKENS = 300
@@ -112,14 +114,15 @@ class JudgeCache(RecordCache[Judgement]):
 
 
 def judge(
-    pairs: Sequence[TrajectoryPair],
+    pairs: Sequence[Pair],
     endpoint: ChatEndpoint,
     cache: JudgeCache,
     settings: JudgeSettings | None = None,
     *,
+    store: ImageStore | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> JudgeReport:
-    """Every pair's verdict, from the cache or the endpoint.
+    """Every pair's verdict, from the cache or the endpoint; `store` has the images of image pairs.
 
     Raises:
         JudgeError: the endpoint refuses (key, model): nothing more is asked.
@@ -130,17 +133,18 @@ def judge(
     fresh: list[Judgement] = []
     done = 0
 
-    def ask(pair: TrajectoryPair) -> tuple[Judgement | None, bool, str]:
+    def ask(pair: Pair) -> tuple[Judgement | None, bool, str]:
         try:
             prompt = judge_prompt(pair, settings)
         except PromptBudgetError:
             return None, False, "longer than the judge's budget"
-        key = cache_key(endpoint.model, prompt)
+        key = _key(endpoint.model, prompt, pair)
         known = cache.get(key)
         if known is not None:
             return known.model_copy(update={"pair_id": pair.pair_id}), True, ""
         try:
-            reply = endpoint.ask(prompt, max_tokens=MAX_REPLY_TOKENS)
+            images = _images(pair, settings, store)
+            reply = endpoint.ask(prompt, max_tokens=MAX_REPLY_TOKENS, images=images)
         except EndpointBusyError as error:
             return None, False, str(error)
         verdict, reason = read_verdict(reply.text)
@@ -180,27 +184,26 @@ def judge(
     )
 
 
-def bill(
-    pairs: Sequence[TrajectoryPair], model: str, cache: JudgeCache, settings: JudgeSettings
-) -> Bill:
+def bill(pairs: Sequence[Pair], model: str, cache: JudgeCache, settings: JudgeSettings) -> Bill:
     """What `judge` would ask; nothing is sent."""
-    prompts = []
-    cached = 0
+    tokens = to_ask = cached = 0
     for pair in pairs:
         try:
             prompt = judge_prompt(pair, settings)
         except PromptBudgetError:
             continue
-        if cache.get(cache_key(model, prompt)) is not None:
+        if cache.get(_key(model, prompt, pair)) is not None:
             cached += 1
         else:
-            prompts.append(prompt)
-    tokens = sum(map(_tokens, prompts))
-    return Bill(len(prompts), cached, tokens, len(prompts) * MAX_REPLY_TOKENS)
+            to_ask += 1
+            tokens += _tokens(prompt) + (image_tokens(pair) if isinstance(pair, ImagePair) else 0)
+    return Bill(to_ask, cached, tokens, to_ask * MAX_REPLY_TOKENS)
 
 
-def judge_prompt(pair: TrajectoryPair, settings: JudgeSettings) -> str:
+def judge_prompt(pair: Pair, settings: JudgeSettings) -> str:
     """Raises `PromptBudgetError` when the pair does not fit even after trimming."""
+    if isinstance(pair, ImagePair):
+        return image_judge_prompt(pair, settings.seed)
     shown = render(
         pair,
         order_for(pair.pair_id, settings.seed),
@@ -211,8 +214,19 @@ def judge_prompt(pair: TrajectoryPair, settings: JudgeSettings) -> str:
     return _PROMPT.format(letter=shown.correct, question=shown.prompt)
 
 
-def cache_key(model: str, prompt: str) -> str:
-    return key_of(str(VERSION), model, prompt)
+def _key(model: str, prompt: str, pair: Pair) -> str:
+    shown: tuple[str, ...] = ()
+    if isinstance(pair, ImagePair):
+        shown = (pair.positive.image.sha256, pair.negative.image.sha256)
+    return key_of(str(VERSION), model, prompt, *shown)
+
+
+def _images(pair: Pair, settings: JudgeSettings, store: ImageStore | None) -> list[bytes]:
+    if not isinstance(pair, ImagePair):
+        return []
+    if store is None:
+        raise ValueError("a judge of image pairs needs the store of their images")
+    return shown_images(pair, settings.seed, store)
 
 
 def read_verdict(reply: str) -> tuple[JudgeVerdict, str]:

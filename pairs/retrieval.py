@@ -20,10 +20,11 @@ import numpy as np
 
 from contextrl.envs.types import Record
 from contextrl.pairs.cascade import StageCount
-from contextrl.pairs.duplicates import SeenCouples, components
+from contextrl.pairs.duplicates import SeenCouples
 from contextrl.pairs.embedders import Embedder
 from contextrl.pairs.embedding_file import EmbeddingFile, SeenImage
 from contextrl.pairs.encode import IMAGE_MARK
+from contextrl.pairs.image_groups import grouped
 from contextrl.pairs.images import ImageStore
 from contextrl.pairs.neighbours import Neighbours, approximate_neighbours, exact_neighbours
 from contextrl.pairs.row_scan import Progress, RowScan, ScannedRow, Sources
@@ -108,7 +109,19 @@ def retrieve(
         EmbeddingError: the embedder fails, or `work` holds another embedder's vectors.
         SourceError: faiss or imagehash is not installed.
     """
-    vectors = EmbeddingFile(work, embedder.name)
+    with EmbeddingFile(work, embedder.name) as vectors:
+        return _retrieve(sources, embedder, vectors, store, settings, same_answer, on_progress)
+
+
+def _retrieve(
+    sources: Sources,
+    embedder: Embedder,
+    vectors: EmbeddingFile,
+    store: ImageStore,
+    settings: RetrievalSettings,
+    same_answer: SameAnswer,
+    on_progress: Progress,
+) -> Retrieved:
     scan = RowScan(vectors, embedder, settings.batch)
     rows = list(scan.rows(sources, on_progress))
     by_image: defaultdict[int, list[ScannedRow]] = defaultdict(list)
@@ -145,7 +158,8 @@ def retrieve(
         count -= lost[stage]
     for each in stages:
         logger.info("%s: kept %d/%d %s", each.name, each.kept, each.seen, each.unit)
-    pairs = list(_pairs(chosen, sources, vectors.images, store))
+    pictures = {each.file_digest.hex(): each.pixel_digest.hex() for each in vectors.images}
+    pairs = grouped(list(_pairs(chosen, sources, store)), pictures)
     return Retrieved(
         pairs=tuple(sorted(pairs, key=lambda pair: pair.pair_id)),
         stages=tuple(stages),
@@ -222,10 +236,8 @@ def _choose(
     return chosen
 
 
-def _pairs(
-    chosen: Sequence[Couple], sources: Sources, images: Sequence[SeenImage], store: ImageStore
-) -> Iterator[ImagePair]:
-    groups = components([(first.image, second.image) for first, second, _ in chosen])
+def _pairs(chosen: Sequence[Couple], sources: Sources, store: ImageStore) -> Iterator[ImagePair]:
+    """Without their group, which all of them decide together."""
     for first, second, cosine in chosen:
         rows = [sources[each.source][1][each.number] for each in (first, second)]
         refs = [store.put(row.images[0], row_id=row.row_id) for row in rows]
@@ -234,20 +246,19 @@ def _pairs(
             ImageContext(image=ref, answer=each.answer)
             for ref, each in zip(refs, (first, second), strict=True)
         ]
-        group = images[groups[first.image]].file_digest.hex()[:16]
+        named = [f"{sources[each.source][0]}/{each.row_id}" for each in (first, second)]
         for here, there in ((0, 1), (1, 0)):
-            ids = rows[here].row_id, rows[there].row_id
             yield ImagePair(
-                pair_id=f"retrieved-{_hash(sources[first.source][0], *ids)[:16]}",
+                pair_id=f"retrieved-{_hash(named[here], named[there])[:16]}",
                 question=asked[here],
                 answer=sides[here].answer,
                 positive=sides[here],
                 negative=sides[there],
                 provenance=ImageProvenance(
                     source=sources[(first, second)[here].source][0],
-                    group=group,
-                    positive_id=ids[0],
-                    negative_id=ids[1],
+                    group="",
+                    positive_id=rows[here].row_id,
+                    negative_id=rows[there].row_id,
                     similarity=round(cosine, 4),
                     negative_question="" if first.question == second.question else asked[there],
                     miner=MINER,

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from contextrl.envs.types import Record
 from contextrl.pairs.errors import PairFileError
+from contextrl.pairs.images import ImageStore
 from contextrl.pairs.judge import Judgement
 from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
-from contextrl.pairs.types import TrajectoryPair
+from contextrl.pairs.types import ImagePair, Pair
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -41,7 +42,7 @@ def decide(path: Path, item: Judgement, *, valid: bool) -> None:
         stream.write(Decision(pair_id=item.pair_id, valid=valid).model_dump_json() + "\n")
 
 
-def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, TrajectoryPair]) -> int:
+def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, Pair]) -> int:
     """The folder's pairs, with those a person found valid; returns how many came in."""
     manifest, kept = read_manifest(folder), read_pairs(folder)
     there = {pair.pair_id for pair in kept}
@@ -61,8 +62,17 @@ def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, TrajectoryPa
     return len(added)
 
 
-def show(pair: TrajectoryPair, item: Judgement) -> str:
-    """Enough of a pair to decide: the patch, both issues, the lines that decide, the reason."""
+def show(pair: Pair, item: Judgement, folder: Path) -> str:
+    """Enough of a pair to decide: the patch, both issues, the lines that decide, the reason.
+
+    Or the question, both answers, and where in `folder` the two images are to be looked at.
+    """
+    if isinstance(pair, ImagePair):
+        lines = [f"{pair.pair_id}  {pair.provenance.source}", f"judge: {item.reason}"]
+        lines.append(f"question: {pair.question}")
+        for side, image in (("true", pair.positive), ("not", pair.negative)):
+            lines.append(f"{pair.answer!r} is {side} of {ImageStore(folder).path(image.image)}")
+        return "\n".join(lines)
     where = pair.provenance
     lines = [
         f"{pair.pair_id}  {where.repo}  {where.file}  {where.function}",

@@ -9,6 +9,7 @@ from random import Random
 
 from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.errors import PairsError
+from contextrl.pairs.image_groups import grouped
 from contextrl.pairs.images import ImageStore, pixel_digest
 from contextrl.pairs.scenes import FAMILIES, VERSION, ScenePair, draw_pair
 from contextrl.pairs.store import PairManifest, is_complete, read_image_pairs, write_pairs
@@ -60,6 +61,7 @@ def write_scenes(
             pairs.append(pair)
             drawn += tries
             on_progress(len(pairs), settings.n)
+    pairs = list(grouped(pairs))  # easy scenes share images
     stage = StageCount(name="no scene twice", unit="pairs", seen=drawn, kept=len(pairs))
     manifest = write_pairs(
         folder, pairs, miner=MINER, seed=settings.seed, stages=[stage], overwrite=overwrite

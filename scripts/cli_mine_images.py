@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.embedders import Embedder
 
 
+REASONS = 10
+"""Printed; the most frequent ones."""
+
+
 class EmbedWith(StrEnum):
     MODEL = "model"
     SERVER = "server"
@@ -99,8 +103,10 @@ def images(
         typer.echo("\n".join(each.model_dump_json() for each in manifests.values()))
         return
     typer.echo(stage_table(result.stages))
-    for reason, count in result.unread.items():
+    for reason, count in list(result.unread.items())[:REASONS]:
         typer.echo(f"  {count} rows left out: {reason}")
+    if len(result.unread) > REASONS:
+        typer.echo(f"  and {len(result.unread) - REASONS} other reasons")
     for folder, manifest in manifests.items():
         typer.echo(f"{manifest.n_pairs} pairs in {folder}")
 

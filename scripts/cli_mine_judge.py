@@ -13,7 +13,7 @@ from contextrl.scripts.console import ScriptError
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.judge import JudgeReport
-    from contextrl.pairs.types import TrajectoryPair
+    from contextrl.pairs.types import Pair
 
 VERDICTS, REVIEW, DECISIONS = "verdicts.jsonl", "review.jsonl", "decisions.jsonl"
 
@@ -46,9 +46,10 @@ def judge(
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no download when imported
     from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
     from contextrl.pairs.errors import PairFileError
+    from contextrl.pairs.images import ImageStore
     from contextrl.pairs.judge import JudgeCache, JudgeSettings, bill
     from contextrl.pairs.judge import judge as judge_pairs
-    from contextrl.pairs.store import is_complete, read_trajectory_pairs
+    from contextrl.pairs.store import is_complete, read_pairs
 
     if out is None and not dry_run:
         raise ScriptError("expected --out FOLDER for the verdicts, found none; or use --dry-run")
@@ -56,7 +57,7 @@ def judge(
         raise PairFileError(
             f"expected no pairs in {out}, found a complete set; pass --overwrite or another --out"
         )
-    pairs = read_trajectory_pairs(path)[:limit]
+    pairs = read_pairs(path)[:limit]
     settings = JudgeSettings(max_prompt_tokens=max_prompt_tokens, concurrency=concurrency)
     home = path if path.is_dir() else path.parent
     store = JudgeCache(cache or (out or home).with_suffix(".cache"))
@@ -81,7 +82,9 @@ def judge(
         )
         return
     assert out is not None
-    report = judge_pairs(pairs, endpoint, store, settings, on_progress=_progress)
+    report = judge_pairs(
+        pairs, endpoint, store, settings, store=ImageStore(home), on_progress=_progress
+    )
     _store(out, home, pairs, report, overwrite)
     typer.echo(report.model_dump_json() if json else _table(report, out))
     if report.without_verdict:
@@ -98,12 +101,13 @@ def review(
 ) -> None:
     """Walk through the UNCERTAIN pairs: v valid, i invalid, s skip, q stop; answers are kept."""
     from contextrl.pairs.review import add_reviewed, decide, open_reviews, show
-    from contextrl.pairs.store import read_trajectory_pairs
+    from contextrl.pairs.store import read_pairs
 
-    by_id = {pair.pair_id: pair for pair in read_trajectory_pairs(pairs)}
+    by_id = {pair.pair_id: pair for pair in read_pairs(pairs)}
+    home = pairs if pairs.is_dir() else pairs.parent
     left = open_reviews(folder / REVIEW, folder / DECISIONS)
     for number, item in enumerate(left[:limit], start=1):
-        typer.echo(f"\n{number} of {len(left)}\n{show(by_id[item.pair_id], item)}")
+        typer.echo(f"\n{number} of {len(left)}\n{show(by_id[item.pair_id], item, home)}")
         answer = ""
         while answer not in {"v", "i", "s", "q"}:
             answer = typer.prompt("v valid, i invalid, s skip, q stop").strip().lower()[:1]
@@ -116,13 +120,16 @@ def review(
 
 
 def _store(
-    out: Path, home: Path, pairs: tuple[TrajectoryPair, ...], report: JudgeReport, overwrite: bool
+    out: Path, home: Path, pairs: tuple[Pair, ...], report: JudgeReport, overwrite: bool
 ) -> None:
     from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.judge import JudgeVerdict
     from contextrl.pairs.store import read_manifest, write_pairs
+    from contextrl.scripts.image_sets import copy_images
 
-    valid = report.ids(JudgeVerdict.VALID)
+    valid, unsure = report.ids(JudgeVerdict.VALID), report.ids(JudgeVerdict.UNCERTAIN)
+    # Those of the uncertain too: a review may add them.
+    copy_images([pair for pair in pairs if pair.pair_id in valid | unsure], home, out)
     manifest = read_manifest(home)
     stage = StageCount(name="judged VALID", unit="pairs", seen=len(pairs), kept=len(valid))
     write_pairs(
@@ -135,7 +142,6 @@ def _store(
         split=manifest.split,
         overwrite=overwrite,
     )
-    unsure = report.ids(JudgeVerdict.UNCERTAIN)
     for name, chosen in (
         (VERDICTS, report.judgements),
         (REVIEW, [each for each in report.judgements if each.pair_id in unsure]),

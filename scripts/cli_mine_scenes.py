@@ -73,7 +73,8 @@ def _draw_sheet(
         raise ScriptError(f"expected no file {path}, found one; pass --overwrite or another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = contact_sheet(names, seed=seed, difficulties=difficulties, across=3)
-    drawn.save(path, "PNG", optimize=True)
+    # A palette is a third of the size, and scenes have few colours.
+    drawn.quantize(128, dither=0).save(path, "PNG", optimize=True)
     typer.echo(f"{len(names)} families in {path}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from contextrl.pairs.images import ImageStore
 from contextrl.pairs.row_scan import Sources
 from contextrl.pairs.splits import split_image_pairs
 from contextrl.pairs.store import PairManifest, is_complete, write_pairs
-from contextrl.pairs.types import ImagePair
+from contextrl.pairs.types import ImagePair, ImageRef, Pair
 from contextrl.pairs.vqa_folder import FolderRows
 from contextrl.scripts.console import ScriptError
 
@@ -61,11 +61,7 @@ def write_sets(
         parts = split_image_pairs(made.pairs, held_out_frac=held_out_frac, seed=made.seed)
     manifests = {}
     for part, folder in folders.items():
-        refs = {side.image for pair in parts[part] for side in (pair.positive, pair.negative)}
-        if folder != out:
-            store = ImageStore(folder)
-            for ref in sorted(refs, key=lambda each: each.sha256):
-                store.put(ImageStore(out).read(ref), row_id=ref.sha256[:12])
+        refs = copy_images(parts[part], out, folder)
         manifests[folder] = write_pairs(
             folder,
             parts[part],
@@ -79,6 +75,20 @@ def write_sets(
     if held_out_frac:
         ImageStore(out).keep_only(())
     return manifests
+
+
+def copy_images(pairs: Iterable[Pair], source: Path, target: Path) -> frozenset[ImageRef]:
+    """The images of image pairs lie in `target` too; returns which."""
+    refs = frozenset(
+        side.image
+        for pair in pairs
+        if isinstance(pair, ImagePair)
+        for side in (pair.positive, pair.negative)
+    )
+    if source != target:
+        for ref in refs:
+            ImageStore(target).put(ImageStore(source).read(ref), row_id=ref.sha256[:12])
+    return refs
 
 
 def _folders(out: Path, held_out_frac: float) -> dict[str, Path]:

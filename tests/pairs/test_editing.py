@@ -97,6 +97,8 @@ class Server:
                 self.calls["edit"] += 1
                 self.instructions.append(instruction)
             mode = instruction.partition("mode: ")[2]
+            if mode == "address":
+                return 200, {"created": 0, "data": [{"url": "http://127.0.0.1:1/secret"}]}
             file = base64.b64encode(edited(mode)).decode()
             return 200, {"created": 0, "data": [{"b64_json": file}]}
         *images, text = json.loads(body)["messages"][-1]["content"]
@@ -263,7 +265,7 @@ def test_nothing_is_paid_for_twice(server, tmp_path):
     once_more = run(server, tmp_path / "b", ["edited", "bright", "refused"])
     assert not server.calls
     assert once_more.paid_usd == 0
-    (tmp_path / "b/work/files").joinpath(next((tmp_path / "b/work/files").iterdir()).name).unlink()
+    next((tmp_path / "b/work/files").iterdir()).unlink()
     run(server, tmp_path / "b", ["edited", "bright", "refused"])
     assert server.calls["edit"] <= 2  # a file that is gone is asked for again, nothing else is
     assert server.calls["propose"] == 0
@@ -305,6 +307,11 @@ def test_a_busy_endpoint_leaves_the_row_for_the_next_run(server, tmp_path):
     server.faults.append(401)
     with pytest.raises(JudgeError, match="refuses"):
         run(server, tmp_path, ["photo"])
+
+
+def test_an_address_in_a_reply_is_not_followed(server, tmp_path):
+    with pytest.raises(JudgeError, match="not followed"):
+        run(server, tmp_path, ["address"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from contextrl.pairs import neighbours
-from contextrl.pairs.duplicates import SeenCouples, components, look_of
+from contextrl.pairs.duplicates import SeenCouples, look_of
 from contextrl.pairs.embedders import PixelEmbedder, ServerEmbedder, ServerSettings, unit_rows
 from contextrl.pairs.embedding_file import SEEN, VECTORS, EmbeddingFile, SeenImage
 from contextrl.pairs.errors import EmbeddingError, EndpointBusyError, PairFileError
@@ -172,6 +172,26 @@ def test_caps_hold(tmp_path):
     assert {pair.question for pair in reversed_.pairs} == {pair.question for pair in capped.pairs}
 
 
+def test_pairs_that_share_a_picture_are_one_group_even_in_two_encodings(tmp_path):
+    first, second = rows_of("table", 1)
+    picture = Image.open(io.BytesIO(first.images[0]))
+    again = first.model_copy(
+        update={"row_id": "bmp", "images": (png(picture, "BMP"),), "problem": "What now?"}
+    )
+    other = rows_of("table", 2, problem="What now?")[0]
+    result = mined([first, second, again, other], tmp_path, least_cosine=0.0)
+    assert len(result.pairs) == 4
+    assert len({pair.provenance.group for pair in result.pairs}) == 1
+
+
+def test_two_runs_never_write_one_file_of_embeddings(tmp_path):
+    file = EmbeddingFile(tmp_path, "e")
+    with pytest.raises(EmbeddingError, match="another run"):
+        EmbeddingFile(tmp_path, "e")
+    file.close()
+    EmbeddingFile(tmp_path, "e").close()
+
+
 def test_held_out_pairs_share_no_image(tmp_path):
     rows = [row for family in FAMILIES for row in rows_of(family, 2)]
     parts = split_image_pairs(mined(rows, tmp_path).pairs, held_out_frac=0.25)
@@ -264,14 +284,13 @@ def test_an_inverted_file_states_what_it_missed():
     assert list(tiny.couples(-1.0)) == []
 
 
-def test_couples_are_repeats_in_either_order_and_components_join():
+def test_couples_are_repeats_in_either_order():
     seen = SeenCouples(bits=1)
     for at in range(2000):  # past its first allocation
         seen.take(at << 20, (at << 20) | 0xF0F0)
     assert seen.is_repeat(1500 << 20, (1500 << 20) | 0xF0F1)
     assert seen.is_repeat((1500 << 20) | 0xF0F0, 1500 << 20)
     assert not seen.is_repeat(1500 << 20, 1500 << 20)
-    assert components([(1, 2), (5, 6), (2, 3)]) == {1: 1, 2: 1, 3: 1, 5: 5, 6: 5}
 
 
 @contextmanager

@@ -155,6 +155,11 @@ def test_a_folder_of_scenes_is_whole_and_holds_none_twice(tmp_path):
         assert store.open(pair.positive.image).tobytes() == drawn.image_positive.tobytes()
         seen.add((pair.question, pair.positive.image.sha256, pair.negative.image.sha256))
     assert len(seen) == 60
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        for side in (pair.positive, pair.negative):
+            groups[side.image.sha256].add(pair.provenance.group)
+    assert {len(found) for found in groups.values()} == {1}  # no image in two groups
 
     write_scenes(tmp_path / "b", settings)
     assert (tmp_path / "a" / PAIRS).read_bytes() == (tmp_path / "b" / PAIRS).read_bytes()
