@@ -98,7 +98,7 @@ def solution_script(task: Task, prompts: PromptSet) -> tuple[str, ...]:
     submit = prompts.render_reply(
         prompts.submit_command, thought="The change is in place, so I submit it."
     )
-    replacement = _one_line_replacement(task)
+    replacement = one_line_replacement(task)
     if replacement is None:
         command = apply_command(task.gold_patch)
         return (prompts.render_reply(command, thought="I apply the fix as one patch."), submit)
@@ -106,21 +106,23 @@ def solution_script(task: Task, prompts: PromptSet) -> tuple[str, ...]:
         prompts.render_reply(
             replacement.view_command, thought="I read the code that the issue is about."
         ),
-        prompts.render_reply(
-            replacement.edit_command, thought=f"Line {replacement.line} is wrong; I replace it."
-        ),
+        prompts.render_reply(replacement.edit_command, thought=replacement.thought),
         submit,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Replacement:
-    """One line of one file, in the coordinates of the agent's start state."""
+class Replacement:
+    """A new text for one line of one file, in the coordinates of the agent's start state."""
 
     file: str
     line: int
     text: str
     function: str | None
+
+    @property
+    def thought(self) -> str:
+        return f"Line {self.line} is wrong; I replace it."
 
     @property
     def view_command(self) -> str:
@@ -136,7 +138,11 @@ class _Replacement:
         return f"sed -i {_single_quoted(script)} {shlex.quote(self.file)}"
 
 
-def _one_line_replacement(task: Task) -> _Replacement | None:
+def one_line_replacement(task: Task) -> Replacement | None:
+    """The gold patch as the replacement of a single line; None if it is more than that.
+
+    Raises `AgentsError` if it is not a unified diff.
+    """
     try:
         patch = PatchSet(task.gold_patch)
     except UnidiffParseError as error:
@@ -157,7 +163,7 @@ def _one_line_replacement(task: Task) -> _Replacement | None:
     text = added[0].value.removesuffix("\n")
     if "-+" not in kinds or not text or "\r" in text or "\\ No newline" in task.gold_patch:
         return None
-    return _Replacement(patch[0].path, removed[0].source_line_no, text, _function(task, hunk))
+    return Replacement(patch[0].path, removed[0].source_line_no, text, _function(task, hunk))
 
 
 def _function(task: Task, hunk: Hunk) -> str | None:

@@ -17,7 +17,8 @@ from contextrl.envs.cleanup import labels
 from contextrl.envs.engine import ExecChannel, engine_boundary
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.kill import KILL_SCRIPT
-from contextrl.envs.shell import BASH, SHELL_ENVIRONMENT
+from contextrl.envs.shell import SHELL_ENVIRONMENT, Channel, PersistentShell
+from contextrl.envs.shell_line import BASH
 from contextrl.envs.types import Limit
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ for place in / /dev/shm; do
   set -- $(stat -f -c '%a %b' "$place"); [ $(($1 * 200)) -ge "$2" ] || echo "full 1"
 done
 """
+MAX_AFTER_BYTES = 16 * 1024 * 1024
+"""Of what one command of the shell after the agent prints: a diff, above all."""
 _LIMIT_OF = {"oom": Limit.MEMORY, "pids": Limit.PROCESSES}
 
 
@@ -91,7 +94,8 @@ class Container:
         self.image = image
         self._client = client
         self._api = client.api
-        self._spare: ExecChannel | None = None
+        self._spare: Channel | None = None
+        self._after: PersistentShell | None = None
         self._restarting = threading.Lock()  # the disk guard does it from its own thread
         self._counters: dict[str, int] = {}
         self.disk_limit_reached = False
@@ -150,9 +154,27 @@ class Container:
                 self._client, self.id, command, user=self.user, environment=dict(SHELL_ENVIRONMENT)
             )
 
-    def open_shell(self) -> ExecChannel:
+    def open_shell(self) -> Channel:
         spare, self._spare = self._spare, None
         return spare or self.channel(list(BASH))
+
+    @property
+    def after(self) -> PersistentShell:
+        """A shell that no command of the agent ran in, opened once the agent is done.
+
+        What the agent left running may still act as the same user.
+        """
+        if self._after is None:
+            self._after = PersistentShell(
+                self, setup="", workdir="/", max_output_bytes=MAX_AFTER_BYTES
+            )
+        return self._after
+
+    def keep_shell(self) -> None:
+        """The shell that was opened last waits for the next episode."""
+        if self._after is not None:
+            self._spare = self._after.detach()
+            self._after = None
 
     def warm_up(self) -> None:
         """The first shell is open already when it is asked for."""
@@ -235,8 +257,9 @@ class Container:
 
     def remove(self) -> None:
         """Killed and deleted, or already gone. Waits for nothing that runs inside."""
-        if self._spare is not None:
-            self._spare.close()
+        for shell in (self._spare, self._after):
+            if shell is not None:
+                shell.close()
         if remove_container(self._client, self.id):
             self._lost.discard(self.id)
         else:

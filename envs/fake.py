@@ -22,7 +22,8 @@ from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.repository import read_diff, start_script
 from contextrl.envs.sandbox_base import Closing
-from contextrl.envs.shell import BASH, SHELL_ENVIRONMENT, PersistentShell
+from contextrl.envs.shell import SHELL_ENVIRONMENT, PersistentShell
+from contextrl.envs.shell_line import BASH
 from contextrl.envs.types import ExecResult, Task
 
 Reply = ExecResult | str | SandboxError
@@ -87,7 +88,7 @@ class FakeSandbox(Closing):
         if task.setup_patch:
             self._real()  # a patch that does not apply fails the start, as it would for real
 
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
+    def exec(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> ExecResult:
         self._check_open()
         self.commands.append(command)
         replies = self._replies
@@ -96,7 +97,7 @@ class FakeSandbox(Closing):
             raise reply
         if isinstance(reply, str):
             return ExecResult(output=reply, exit_code=0, seconds=0.0)
-        return reply or self._real().exec(command, timeout_s)
+        return reply or self._real().exec(command, timeout_s, stdin)
 
     @property
     def on_output(self) -> Callable[[bytes], None] | None:
@@ -183,8 +184,8 @@ class _Folder:
             text = text.replace(real, name)
         return text
 
-    def exec(self, command: str, timeout_s: float) -> ExecResult:
-        result = self.shell.run(self.inside(command), timeout_s=timeout_s)
+    def exec(self, command: str, timeout_s: float, stdin: bytes) -> ExecResult:
+        result = self.shell.run(self.inside(command), timeout_s=timeout_s, stdin=stdin)
         return ExecResult(
             output=self._outside(result.output),
             exit_code=result.exit_code,

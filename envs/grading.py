@@ -8,6 +8,7 @@ the diff.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import secrets
@@ -22,6 +23,7 @@ from contextrl.envs.evidence import LogError, TamperedError, TestRun, run_tests
 from contextrl.envs.protected import paths_to_restore
 from contextrl.envs.repository import inline_file
 from contextrl.envs.types import (
+    ExecResult,
     Grader,
     Outcome,
     Reward,
@@ -127,10 +129,13 @@ def _apply(sandbox: Sandbox, patch: str, path: str) -> str:
 def _restore_protected(sandbox: Sandbox, task: Task, scratch: str) -> None:
     """What decides how tests run is as in the start state again; git says what was changed."""
     listing = "git diff --cached --name-only --no-renames -z HEAD"
-    _run(sandbox, f"{listing} > {scratch}/changed")
-    changed = sandbox.read_file(f"{scratch}/changed").decode("utf-8", "surrogateescape")
+    printed = _run(sandbox, f"{listing} > {scratch}/changed && base64 -w0 {scratch}/changed")
+    if printed.dropped_bytes:
+        changed = sandbox.read_file(f"{scratch}/changed")
+    else:
+        changed = base64.b64decode(printed.output)
     restore = paths_to_restore(
-        changed.split("\0"),
+        changed.decode("utf-8", "surrogateescape").split("\0"),
         allowed=_patched(task.gold_patch),
         always={*listed_files(task), *_patched(task.test_patch)},
     )
@@ -159,11 +164,12 @@ def _patched(patch: str) -> set[str]:
     return paths
 
 
-def _run(sandbox: Sandbox, command: str) -> None:
+def _run(sandbox: Sandbox, command: str) -> ExecResult:
     result = sandbox.exec(command, timeout_s=STEP_TIMEOUT_S)
     if result.exit_code != 0:
         said = " ".join(result.output.split())[:300]
         raise TaskSetupError(f"grading step {command[:60]!r} ended with {result.exit_code}: {said}")
+    return result
 
 
 class _Key(NamedTuple):

@@ -28,7 +28,7 @@ from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.leases import new_folder
 from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ScriptedSandbox
-from contextrl.envs.shell import BASH
+from contextrl.envs.shell_line import BASH
 from contextrl.envs.types import Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
 

@@ -25,7 +25,7 @@ class PackageSpec(Record):
     """Top-level files and folders of the sdist that the image holds. Leaves out set-up scripts."""
     requirements: tuple[str, ...] = Field(min_length=1)
     """What the image installs for the tests, pytest among them, each pinned."""
-    max_function_lines: int = Field(default=14, ge=2)
+    max_function_lines: int = Field(default=8, ge=2)
     """Longer functions stay intact. A tiny policy must read a whole function in its context."""
     max_mutants_per_function: int = Field(default=8, ge=1)
     """How many bugs of one function are validated by running the tests."""

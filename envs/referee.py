@@ -1,12 +1,12 @@
 """Runs inside the sandbox: pytest, with every result signed where the tested code cannot.
 
-Standard library and pytest only: the file is sent into a sandbox and started there as
-`python referee.py PLAN LOG WORKDIR`. The plan holds a key; this process reads and deletes it before
-any code of the repository runs, makes its memory unreadable to other processes, and leaves the key
-in one place: an audit hook (`referee_hooks.py`). The interpreter offers Python code no way to
-remove such a hook or to get hold of it, and it runs on `sys.audit`, so it sees who called. It signs
-a result only if every function on the stack is pytest's own. `evidence` checks the log;
-docs/sandboxes.md says what this holds against and what it does not.
+Standard library and pytest only: the file is sent into a sandbox and started there as `python
+referee.py LOG WORKDIR`, with the plan as its standard input. The plan holds a key; this process has
+read it before any code of the repository runs, makes its memory unreadable to other processes, and
+leaves the key in one place: an audit hook (`referee_hooks.py`). The interpreter offers Python code
+no way to remove such a hook or to get hold of it, and it runs on `sys.audit`, so it sees who
+called. It signs a result only if every function on the stack is pytest's own. `evidence` checks the
+log; docs/sandboxes.md says what this holds against and what it does not.
 
 Syntax stays with Python 3.7: images bring their own. Without audit hooks (before 3.8) results are
 still signed, by a function that a determined program could find.
@@ -162,15 +162,17 @@ def may_xfail(plan: dict[str, Any]) -> bool:
 
 
 def main() -> int:
-    with open(sys.argv[1], encoding="utf-8") as stream:
+    with open(0, encoding="utf-8", closefd=False) as stream:  # freed when read, as sys.stdin is not
         plan = json.load(stream)
-    os.unlink(sys.argv[1])
-    log = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     hide_memory()
     from referee_hooks import make_refuser, make_signer  # type: ignore[import-not-found]
 
     # As the `pytest` command has it; and nothing of the repository until the hooks are in place.
-    path, workdir = sys.path[1:], sys.argv[3]
+    path, workdir = sys.path[1:], sys.argv[2]
     sys.path[:] = [entry for entry in path if not entry.startswith(workdir)]
     import pytest
 

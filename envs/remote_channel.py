@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from contextrl.envs.errors import EngineUnavailableError, SandboxError
-from contextrl.envs.shell import BASH, SHELL_ENVIRONMENT
+from contextrl.envs.shell import SHELL_ENVIRONMENT
+from contextrl.envs.shell_line import BASH
 
 MAX_ARGUMENT_BYTES = 90_000
 """Base64 of it stays below the kernel's 128 KiB for one argument."""

@@ -64,9 +64,9 @@ class ShellSandbox(Closing):
             raise TaskSetupError(f"task {self.task.task_id}, image {self.task.image}: {said}")
         self.start_commit = lines[-1]
 
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
+    def exec(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> ExecResult:
         self._check_open()
-        return self._shell.run(command, timeout_s=timeout_s)
+        return self._shell.run(command, timeout_s=timeout_s, stdin=stdin)
 
     @property
     def on_output(self) -> Callable[[bytes], None] | None:

@@ -10,15 +10,15 @@ random nonce, so nothing a command prints can be taken for its end. What happens
 - a command replaces (`exec`) or kills the shell: the next command finds a new one in the same
   working directory. A replaced shell is always said so at the end of the output.
 
-Commands read from /dev/null. Output of a background process belongs to whichever command is being
-read when it arrives. The nonce guards against accidents and printed text: a command that digs its
-own shell's memory for it deceives only itself, as grading happens in another container.
+Commands read from /dev/null, or what they are given, which the shell itself never sees. Output of
+a background process belongs to whichever command is being read when it arrives. The nonce guards
+against accidents and printed text: a command that digs its own shell's memory for it deceives only
+itself, as grading happens in another container.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 import shlex
 import time
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from typing import Protocol
 
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.output import HeadTail, overlap
+from contextrl.envs.shell_line import command_line
 from contextrl.envs.types import ExecResult, Limit
 
 IDLE_POLL_S = 0.5
@@ -39,8 +40,6 @@ LIMIT_SIGNS = re.compile(
 """What programs print when they run into a limit: too much is found and then not confirmed."""
 OPEN_TIMEOUT_S = 60.0
 MAX_MARKER_BYTES = 64 * 1024
-
-BASH = ("bash", "--noprofile", "--norc")
 
 SHELL_ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -123,8 +122,11 @@ class PersistentShell:
         self._died: int | None = None
         self.on_output: Callable[[bytes], None] | None = None  # hears it while it is printed
 
-    def run(self, command: str, *, timeout_s: float) -> ExecResult:
-        """The command has ended or was killed, and the shell is ready for the next one."""
+    def run(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> ExecResult:
+        """The command has ended or was killed, and the shell is ready for the next one.
+
+        With `stdin` it runs in a subshell: its variables and its directory end with it.
+        """
         started = time.monotonic()
         if "\0" in command:
             return ExecResult(
@@ -136,13 +138,15 @@ class PersistentShell:
             if not pending:  # killed since the last command, by a process in the background
                 self.close()
         self._ready()
-        nonce, line = _command_line(command)
+        nonce, line = command_line(command, len(stdin))
         deadline = time.monotonic() + timeout_s
-        self._send(line)
+        self._send(line + stdin)
         end = self._read_until(nonce, output, deadline)
         timed_out = end is None and self._channel is not None
         if timed_out:
             end = self._stop(nonce, output)
+            if stdin:  # what of it nobody read would be taken for commands
+                self.close()
         exit_code, note = self._settle(end, timed_out)
         text = output.text()
         limit = Limit.TIME if timed_out else Limit.DISK if exit_code == FILE_TOO_LARGE else None
@@ -164,6 +168,13 @@ class PersistentShell:
             self._channel.close()
             self._channel = None
 
+    def detach(self) -> Channel | None:
+        """The open shell as a bare channel again, for another to use; None if there is none."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.send(b"exec >&201 200<&- 201>&-\n")
+        return channel
+
     def _ready(self) -> None:
         """A shell is open, set up, and in the working directory of the last one."""
         if self._channel is None:
@@ -172,8 +183,8 @@ class PersistentShell:
             self._needs_setup = True
         if self._needs_setup:
             # The working directory may be gone, and that is no failure of the infrastructure.
-            cd = f"cd -- {self._quoted_cwd} 2>/dev/null || cd /"
-            nonce, line = _command_line(
+            cd = f"cd -- {self._quoted_cwd} 2>/dev/null || cd /; unset OLDPWD"
+            nonce, line = command_line(
                 f"{self._setup}\nCONTEXTRL_SETUP=$?; {cd}; (exit $CONTEXTRL_SETUP)"
             )
             self._send(line)
@@ -272,29 +283,3 @@ class PersistentShell:
     def _note(self, end: _End) -> None:
         self._shell_pid, self._last_pid = end.shell_pid, end.last_pid
         self._quoted_cwd = end.quoted_cwd
-
-
-def _command_line(command: str) -> tuple[bytes, bytes]:
-    """The nonce, and a line of script that evals the command and prints the nonce at its end.
-
-    The line spells the nonce in two halves, so that echoing the line does not print the nonce. The
-    traps replace the shell in place: fds 200 and 201 are its own ends of the channel.
-    """
-    first, second = secrets.token_hex(8), secrets.token_hex(8)
-
-    def end(how: str) -> str:
-        return (
-            'CONTEXTRL_STATUS=$?; IFS=" " builtin read -r _ _ _ _ CONTEXTRL_PID </proc/loadavg; '
-            f'builtin printf "%s%s {how} %d %d %d %q\\n" {first} {second} '
-            '"$CONTEXTRL_STATUS" "$CONTEXTRL_PID" "$$" "$PWD" >&201; '
-            "builtin unset CONTEXTRL_STATUS CONTEXTRL_PID"
-        )
-
-    again = f"builtin exec -a bash /proc/$$/exe {' '.join(BASH[1:])} <&200 >/dev/null 2>&1"
-    line = (
-        f"builtin trap '{end('exit')}; {again}' EXIT; "
-        f"builtin trap '{end('killed')}; {again}' USR1; "
-        f"builtin eval {shlex.quote(command)} </dev/null >&201 2>&1; {end('ok')}; "
-        "builtin trap - EXIT USR1\n"
-    )
-    return f"{first}{second}".encode(), line.encode("utf-8", "surrogateescape")

@@ -129,8 +129,11 @@ class Sandbox(Protocol):
 
     sandbox_id: str
 
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
-        """Run in the persistent shell: the working directory and environment survive."""
+    def exec(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> ExecResult:
+        """Run in the persistent shell: the working directory and environment survive.
+
+        With `stdin`, which the shell's own memory never holds, it runs in a subshell of that.
+        """
         ...
 
     def read_file(self, path: str) -> bytes: ...

@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from contextrl.agents.codec import codec_of
+from contextrl.agents.codec import ChatCodec, codec_of
 from contextrl.agents.prompting import prompt_set
+from contextrl.agents.types import Trajectory
 from contextrl.envs.docker import DockerProvider
 from contextrl.envs.types import Task
 from contextrl.scripts.job_tasks import JobTasks
 from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
 from contextrl.verl_ext.drills import DrillMaker, function_views
+from contextrl.verl_ext.made_up_bugs import BugMaker
 from contextrl.verl_ext.pair_set import pair_style
 from contextrl.verl_ext.scripted_runs import play_scripts
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.sft_data import SFTSequence, from_run, within
 from contextrl.verl_ext.tiny import build_model, save, train_tokenizer
-from contextrl.verl_ext.warmup import read_drills, supervise
+from contextrl.verl_ext.warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +48,9 @@ def warm_policy(
             *(f"contextrl.agents:{name}.py" for name in ("codec", "prompting", "scripted")),
             "contextrl.agents.prompts",
             *(f"contextrl.pairs:{name}.py" for name in ("encode", "render")),
+            "contextrl.verl_ext:curriculum.py",
             "contextrl.verl_ext:drills.py",
+            "contextrl.verl_ext:made_up_bugs.py",
             "contextrl.verl_ext:tiny.py",
             "contextrl.verl_ext:sft_data.py",
             "contextrl.verl_ext:warmup.py",
@@ -74,24 +80,30 @@ def _make(
     words += [style.answer_header, style.closing]
     tokenizer = train_tokenizer([*texts, *words * 100], job.warmup.vocab_size)
     room = job.limits.max_context_tokens
-    model = build_model(job.warmup, tokenizer, max_context_tokens=2 * room)
     maker = DrillMaker(tokenizer, style, function_views(runs), seed=job.warmup.seed)
-    passed = read_drills(
-        model,
-        maker,
-        job.warmup,
-        progress=lambda what, step: progress(what, step, job.warmup.drill_steps),
-    )
-    logger.info("passed %d/%d stages of drills", passed, len(maker.stages))
-    codec = codec_of(tokenizer)
-    supervise(
-        model,
-        _fitting([from_run(run, codec) for run in runs], room, "runs"),
-        maker,
-        job.warmup,
-        progress=lambda what, step: progress(what, step, job.warmup.steps),
-    )
+    draw = _drawing(job, tasks, runs, codec_of(tokenizer))
+    build = partial(build_model, job.warmup, tokenizer, max_context_tokens=2 * room)
+    model = warm_up(lambda seed: build(seed=seed), draw, maker, job.warmup, progress=progress)
     save(model, tokenizer, folder)
+
+
+def _drawing(
+    job: JobConfig, tasks: Sequence[Task], runs: Sequence[Trajectory], codec: ChatCodec
+) -> Callable[[], SFTSequence]:
+    """Draws the run to learn from next: a real bug's, or a made-up one's."""
+    room = job.limits.max_context_tokens
+    real = _fitting([from_run(run, codec) for run in runs], room, "runs")
+    made_up = BugMaker(tasks, runs, prompt_set(job.prompts), seed=job.warmup.seed)
+    rng = random.Random(job.warmup.seed)
+
+    def draw() -> SFTSequence:
+        if rng.random() >= job.warmup.made_up_frac:
+            return rng.choice(real)
+        while True:
+            for sequence in within([from_run(made_up.draw(), codec)], room):
+                return sequence
+
+    return draw
 
 
 def _fitting(sequences: list[SFTSequence], max_tokens: int, what: str) -> list[SFTSequence]:

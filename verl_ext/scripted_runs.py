@@ -60,8 +60,8 @@ class _Leased:
         self._sandbox: Sandbox | None = sandbox
         self._idle = idle
 
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
-        return self._held.exec(command, timeout_s=timeout_s)
+    def exec(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> ExecResult:
+        return self._held.exec(command, timeout_s=timeout_s, stdin=stdin)
 
     def read_file(self, path: str) -> bytes:
         return self._held.read_file(path)

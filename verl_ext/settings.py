@@ -144,17 +144,22 @@ class WarmupConfig:
     kv_heads: int = 4
     """As many as heads: queries and keys begin equal, so that like tokens attend to each other."""
     vocab_size: int = 2048
-    steps: int = 500
-    batch_size: int = 48
+    basic_steps: int = 250
+    """Optimizer steps that the basic reading drills may take, alone, before all else."""
+    steps: int = 1100
+    """After those: drills and SFT by turns."""
+    batch_size: int = 32
+    """Runs in a step of SFT."""
     learning_rate: float = 3e-3
-    drill_steps: int = 600
-    """Optimizer steps on reading drills alone, before the SFT."""
-    drill_patience: int = 90
-    """Steps after which a stage of the drills is left though it was not passed."""
+    drill_patience: int = 60
+    """Batches after which a stage of the drills is left though it was not passed."""
     drill_tokens: int = 6000
     """Per batch of drills, padding included."""
-    drill_frac: float = 0.25
-    """Share of the SFT steps that are drills, so that the skill stays."""
+    drill_frac: float = 0.8
+    """Share of the first of `steps` that are drills; it falls evenly to that of the last."""
+    last_drill_frac: float = 0.2
+    made_up_frac: float = 0.5
+    """Share of the runs that are on made-up bugs (`made_up_bugs`)."""
     max_runs: int = 1600
     """Scripted runs to learn from."""
     seed: int = 0

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from contextrl.agents.codec import ChatCodec
 from contextrl.agents.types import Trajectory
 
-CONTEXT_WEIGHT = 0.3
-"""Of tokens the policy only reads: learning to predict observations helps it to use them."""
-
 
 @dataclass(frozen=True, slots=True)
 class SFTSequence:
@@ -24,12 +21,12 @@ class SFTSequence:
 
 
 def from_run(trajectory: Trajectory, codec: ChatCodec) -> SFTSequence:
-    """A whole episode: full weight on the agent's replies, a little on what it read."""
+    """A whole episode: weight 1 on the agent's replies, 0 on what it read."""
     n_prompt = len(trajectory.messages) - sum(
         1 + bool(step.observation) for step in trajectory.steps
     )
     prompt = codec.prompt_ids(trajectory.messages[:n_prompt])
-    token_ids, weights = list(prompt), [CONTEXT_WEIGHT] * len(prompt)
+    token_ids, weights = list(prompt), [0.0] * len(prompt)
     for step in trajectory.steps:
         reply = codec.reply_ids(step.text)
         token_ids += reply
@@ -37,7 +34,7 @@ def from_run(trajectory: Trajectory, codec: ChatCodec) -> SFTSequence:
         if step.observation:
             seen = codec.observation_ids(step.observation, ended=True)
             token_ids += seen
-            weights += [CONTEXT_WEIGHT] * len(seen)
+            weights += [0.0] * len(seen)
     return SFTSequence(tuple(token_ids), tuple(weights))
 
 

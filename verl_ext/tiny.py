@@ -57,10 +57,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def build_model(
-    config: WarmupConfig, tokenizer: PreTrainedTokenizerFast, *, max_context_tokens: int
+    config: WarmupConfig, tokenizer: PreTrainedTokenizerFast, *, max_context_tokens: int, seed: int
 ) -> Qwen3ForCausalLM:
-    """Randomly initialised from `config.seed`; embeddings tied, as in the small Qwen3 models."""
-    torch.manual_seed(config.seed)
+    """Randomly initialised from `seed`; embeddings tied, as in the small Qwen3 models."""
+    torch.manual_seed(seed)
     end_id = tokenizer.convert_tokens_to_ids(END)
     pad_id = tokenizer.convert_tokens_to_ids(PAD)
     model = Qwen3ForCausalLM(

@@ -1,7 +1,8 @@
-"""Warm-up of the tiny policy: reading drills, then SFT on scripted runs with some drills kept in.
+"""Warm-up of the tiny policy: reading drills first, then drills and scripted runs by turns.
 
 Minutes on two cores; then it acts well enough for RL to mean something, and can look a line up in
-two contexts. Which of two real contexts lies behind a patch is left to the CA loss.
+two contexts. By turns, because what was learned from drills alone is gone after a few hundred steps
+of SFT. Which of two real contexts lies behind a patch is left to the CA loss.
 
 Shape letters: B sequences, T tokens, N scored positions.
 """
@@ -9,16 +10,15 @@ Shape letters: B sequences, T tokens, N scored positions.
 from __future__ import annotations
 
 import logging
-import math
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from contextrl.verl_ext.ca_loss import ca_loss
+from contextrl.verl_ext.curriculum import Curriculum
 from contextrl.verl_ext.drills import Drill, DrillMaker
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import WarmupConfig
@@ -26,167 +26,187 @@ from contextrl.verl_ext.sft_data import SFTSequence
 
 logger = logging.getLogger(__name__)
 
-WARMUP_STEPS = 30
+RISE_STEPS = 100
 MUON_LR = 0.02
 """Muon for matrices reached the same loss in half of AdamW's steps on this model."""
-WEIGHT_DECAY = 0.05
+ATTEMPTS, SEED_STRIDE = 5, 1000
 BUCKETS = 16
 """Batches whose sequences are sorted by length together, to pad less."""
-PASSED = 0.93
-"""Accuracy over the last `WINDOW` batches of a stage that promotes to the next."""
-WINDOW, LEAST_STEPS = 6, 8
-EARLIER_FRAC = 0.25
-"""Of the drill batches: from one of the stages before, so that they are kept."""
 NO_CLIP = 1e4
-SHAPE_UNIT = 32
+# oneDNN plans each new shape, which takes longer than the step itself: few shapes, so.
+ROWS_UNIT, TOKENS_UNIT, SCORED_UNIT = 8, 64, 128
+DECAY_FRAC = 0.4
+"""The last share of the steps, over which the learning rate falls."""
 
-Progress = Callable[[str, int], None]
-
-
-def read_drills(
-    model: Qwen3ForCausalLM, maker: DrillMaker, config: WarmupConfig, *, progress: Progress
-) -> int:
-    """Train in place, stage by stage; how many stages were passed. `progress` gets (what, step).
-
-    A stage that `config.drill_patience` steps did not bring to `PASSED` is left for the next: the
-    later ones teach it too. Not so the first `maker.n_basic`, without which nothing later is
-    learned.
-    """
-    rng = random.Random(config.seed)
-    optimizers = _optimizers(model, config, weight_decay=0.0)
-    at, entered, passed = 0, 0, 0
-    recent: deque[float] = deque(maxlen=WINDOW)
-    model.train()
-    for step in range(1, config.drill_steps + 1):
-        left = (config.drill_steps - step) / config.drill_steps
-        _set_rate(optimizers, min(1.0, step / WARMUP_STEPS) * min(1.0, 0.05 + left / 0.3))
-        stage = at if at == 0 or rng.random() >= EARLIER_FRAC else rng.randrange(max(0, at - 5), at)
-        loss, accuracy = drill_loss(model, _drill_batch(maker, stage, config), maker.letter_ids)
-        _step(model, optimizers, loss)
-        if stage == at:
-            recent.append(accuracy)
-        name = maker.stages[at][0]
-        progress(f"drill {at + 1}/{len(maker.stages)} ({name}), right {accuracy:.0%}", step)
-        learned = len(recent) == WINDOW and sum(recent) / WINDOW > PASSED
-        tried = step - entered
-        enough = at >= maker.n_basic and tried >= config.drill_patience
-        if at < len(maker.stages) - 1 and ((learned and tried >= LEAST_STEPS) or enough):
-            logger.info("drill '%s' %s at step %d", name, "passed" if learned else "left", step)
-            at, entered, passed = at + 1, step, passed + learned
-            recent.clear()
-    model.eval()
-    return passed
+Progress = Callable[[str, int, int], None]
+"""What, step, of how many."""
 
 
-def supervise(
-    model: Qwen3ForCausalLM,
-    runs: Sequence[SFTSequence],
+def warm_up(
+    build: Callable[[int], Qwen3ForCausalLM],
+    draw_run: Callable[[], SFTSequence],
     maker: DrillMaker,
     config: WarmupConfig,
     *,
-    progress: Progress = lambda what, step: None,
-) -> float:
-    """SFT in place for `config.steps`, a `config.drill_frac` of them on drills; the last loss."""
-    if not runs:
-        raise ConfigError("expected scripted runs to warm up on, found none; check job.tasks")
-    rng = random.Random(config.seed)
-    optimizers = _optimizers(model, config, weight_decay=WEIGHT_DECAY)
-    batches = _batches(runs, config, rng)
-    loss_value = math.nan
-    hardest = range(len(maker.stages) // 2, len(maker.stages))
-    model.train()
-    for step in range(1, config.steps + 1):
-        _set_rate(optimizers, _schedule(step, config.steps))
-        if rng.random() < config.drill_frac:
-            drills = _drill_batch(maker, rng.choice(hardest), config)
-            loss, _ = drill_loss(model, drills, maker.letter_ids)
-        else:
-            loss = _weighted_loss(model, *_pad(next(batches)))
-            loss_value = float(loss.detach())
-        _step(model, optimizers, loss)
-        progress(f"SFT, loss {loss_value:.3f}", step)
+    progress: Progress = lambda what, step, steps: None,
+) -> Qwen3ForCausalLM:
+    """A model of `build(seed)`, trained: the basic drills alone, then `config.steps` of both.
+
+    When the basic drills take off is a matter of luck, a hundred steps or never: where they did not
+    within `config.basic_steps` another initialisation is tried. Raises `ConfigError` after
+    `ATTEMPTS` of them.
+    """
+    for attempt in range(ATTEMPTS):
+        seed = config.seed + SEED_STRIDE * attempt
+        model = build(seed)
+        trainer = _Trainer(model, maker, config, seed)
+        if trainer.basics(progress):
+            break
+        logger.info("the drills did not take off from initialisation %d", seed)
+    else:
+        raise ConfigError(
+            f"expected the reading drills to take off within {config.basic_steps} steps, "
+            f"{ATTEMPTS} initialisations did not; set job.warmup.basic_steps or job.warmup.seed"
+        )
+    trainer.by_turns(_batches(draw_run, config, seed), progress)
     model.eval()
-    return loss_value
+    return model
+
+
+class _Trainer:
+    """A model, its optimizers, and how far its drills have come."""
+
+    def __init__(
+        self, model: Qwen3ForCausalLM, maker: DrillMaker, config: WarmupConfig, seed: int
+    ) -> None:
+        self._model, self._maker, self._config = model.train(), maker, config
+        self._rng = random.Random(seed)
+        self._curriculum = Curriculum(maker, patience=config.drill_patience, seed=seed)
+        self._optimizers = _optimizers(model, config)
+        self._sft_loss = 0.0
+
+    def basics(self, progress: Progress) -> bool:
+        """Whether the basic drills were passed."""
+        steps = self._config.basic_steps
+        for step in range(1, steps + 1):
+            if self._curriculum.basics_passed:
+                break
+            _set_rate(self._optimizers, min(1.0, step / RISE_STEPS))
+            self._drill()
+            progress(self._state(), step, steps)
+        return self._curriculum.basics_passed
+
+    def by_turns(self, batches: Iterator[list[SFTSequence]], progress: Progress) -> None:
+        """Drills, fewer and fewer of them, and runs."""
+        config = self._config
+        for step in range(1, config.steps + 1):
+            left = (config.steps - step) / config.steps
+            _set_rate(self._optimizers, min(1.0, 0.05 + left / DECAY_FRAC))
+            falls_by = config.drill_frac - config.last_drill_frac
+            if self._rng.random() < config.last_drill_frac + left * falls_by:
+                self._drill()
+            else:
+                loss = sft_batch_loss(self._model, next(batches))
+                self._sft_loss = float(loss.detach())
+                _step(self._model, self._optimizers, loss)
+            progress(self._state(), step, config.steps)
+
+    def _drill(self) -> None:
+        stage = self._curriculum.draw()
+        batch = drill_batch(self._maker, stage, self._config)
+        loss, accuracy = drill_loss(self._model, batch, self._maker.letter_ids)
+        _step(self._model, self._optimizers, loss)
+        self._curriculum.note(stage, accuracy)
+
+    def _state(self) -> str:
+        at = f"drill {self._curriculum.at + 1}/{len(self._maker.stages)}"
+        right = f"({self._curriculum.name}) right {self._curriculum.accuracy:.0%}"
+        return f"{at} {right}, SFT loss {self._sft_loss:.3f}"
 
 
 def drill_loss(
     model: Qwen3ForCausalLM, drills: Sequence[Drill], letter_ids: tuple[int, int]
 ) -> tuple[Tensor, float]:
     """The CA loss, without a clip, at every scored position; and the share that was right."""
-    width = _width(len(drill.token_ids) for drill in drills)
-    ids_B_T = torch.zeros(len(drills), width, dtype=torch.long)
-    for row, drill in enumerate(drills):
-        ids_B_T[row, : len(drill.token_ids)] = torch.tensor(drill.token_ids)
     rows_N = torch.tensor([row for row, drill in enumerate(drills) for _ in drill.positions])
     at_N = torch.tensor([position for drill in drills for position in drill.positions])
     second_N = torch.tensor([second for drill in drills for second in drill.second])
+    hidden_N_H = _hidden_at(model, [drill.token_ids for drill in drills], rows_N, at_N)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden_B_T_H = model.model(input_ids=ids_B_T, use_cache=False).last_hidden_state
-        letters_N_2 = hidden_B_T_H[rows_N, at_N] @ model.lm_head.weight[list(letter_ids)].T
-    a_minus_b_N = letters_N_2[:, 0].float() - letters_N_2[:, 1].float()
+        letters_N_2 = hidden_N_H @ model.lm_head.weight[list(letter_ids)].T
+    letters_N_2 = letters_N_2[: len(rows_N)].float()
+    a_minus_b_N = letters_N_2[:, 0] - letters_N_2[:, 1]
     result = ca_loss(torch.where(second_N, -a_minus_b_N, a_minus_b_N), clip=NO_CLIP)
     return result.loss, float(result.metrics["ca/accuracy"])
 
 
-def _drill_batch(maker: DrillMaker, stage: int, config: WarmupConfig) -> list[Drill]:
+def drill_batch(maker: DrillMaker, stage: int, config: WarmupConfig) -> list[Drill]:
     """Drills of one stage, as many as `config.drill_tokens` hold once they are padded."""
-    make, drills, width = maker.stages[stage][1], [], 0
-    while width * len(drills) < config.drill_tokens:
-        drills.append(make())
-        width = max(width, len(drills[-1].token_ids))
-    return drills
+    make = maker.stages[stage][1]
+    drills: list[Drill] = []
+    rows = ROWS_UNIT
+    while len(drills) < rows:
+        drills += [make() for _ in range(rows - len(drills))]
+        width = _up(max(len(drill.token_ids) for drill in drills), TOKENS_UNIT)
+        rows = max(ROWS_UNIT, config.drill_tokens // width // ROWS_UNIT * ROWS_UNIT)
+    return drills[:rows]
 
 
-def _weighted_loss(model: Qwen3ForCausalLM, ids_B_T: Tensor, weights_B_T: Tensor) -> Tensor:
+def sft_batch_loss(model: Qwen3ForCausalLM, batch: Sequence[SFTSequence]) -> Tensor:
+    """Weighted cross-entropy; logits only where a weight is above zero."""
+    scored = [
+        (row, position)
+        for row, sequence in enumerate(batch)
+        for position, weight in enumerate(sequence.weights[1:])
+        if weight > 0
+    ]
+    rows_N, at_N = torch.tensor(scored).T
+    hidden_N_H = _hidden_at(model, [sequence.token_ids for sequence in batch], rows_N, at_N)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits_N_V = model.lm_head(hidden_N_H)[: len(scored)]
+    next_N = torch.tensor([batch[row].token_ids[at + 1] for row, at in scored])
+    weight_N = torch.tensor([batch[row].weights[at + 1] for row, at in scored])
+    loss_N = torch.nn.functional.cross_entropy(logits_N_V.float(), next_N, reduction="none")
+    return (loss_N * weight_N).sum() / weight_N.sum()
+
+
+def _hidden_at(
+    model: Qwen3ForCausalLM, sequences: Sequence[Sequence[int]], rows_N: Tensor, at_N: Tensor
+) -> Tensor:
+    """Last hidden states at the scored positions, and after them some rows to leave out.
+
+    Right-padded: a causal model never sees the padding.
+    """
+    width = _up(max(len(sequence) for sequence in sequences), TOKENS_UNIT)
+    ids_B_T = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids_B_T[row, : len(sequence)] = torch.tensor(sequence)
+    unused = torch.zeros(_up(len(rows_N), SCORED_UNIT) - len(rows_N), dtype=torch.long)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden_B_T_H = model.model(input_ids=ids_B_T, use_cache=False).last_hidden_state
-        keep = weights_B_T[:, 1:] > 0  # logits only where something is learned
-        logits_N_V = model.lm_head(hidden_B_T_H[:, :-1][keep])
-    loss_N = torch.nn.functional.cross_entropy(
-        logits_N_V.float(), ids_B_T[:, 1:][keep], reduction="none"
-    )
-    weights_N = weights_B_T[:, 1:][keep]
-    return (loss_N * weights_N).sum() / weights_N.sum()
+    hidden_N_H: Tensor = hidden_B_T_H[torch.cat([rows_N, unused]), torch.cat([at_N, unused])]
+    return hidden_N_H
 
 
 def _batches(
-    runs: Sequence[SFTSequence], config: WarmupConfig, rng: random.Random
+    draw_run: Callable[[], SFTSequence], config: WarmupConfig, seed: int
 ) -> Iterator[list[SFTSequence]]:
     """Endless batches of like lengths."""
+    size, rng = config.batch_size, random.Random(seed)
     while True:
-        drawn = rng.choices(runs, k=BUCKETS * config.batch_size)
+        drawn = [draw_run() for _ in range(BUCKETS * size)]
         drawn.sort(key=lambda sequence: len(sequence.token_ids))
-        size = config.batch_size
         group = [drawn[start : start + size] for start in range(0, len(drawn), size)]
         rng.shuffle(group)
         yield from group
 
 
-def _pad(batch: Sequence[SFTSequence]) -> tuple[Tensor, Tensor]:
-    """Right-padded; a causal model never sees the padding, and its weight is zero."""
-    width = _width(len(sequence.token_ids) for sequence in batch)
-    ids_B_T = torch.zeros(len(batch), width, dtype=torch.long)
-    weights_B_T = torch.zeros(len(batch), width)
-    for row, sequence in enumerate(batch):
-        n = len(sequence.token_ids)
-        ids_B_T[row, :n] = torch.tensor(sequence.token_ids)
-        weights_B_T[row, :n] = torch.tensor(sequence.weights)
-    return ids_B_T, weights_B_T
-
-
-def _width(lengths: Iterable[int]) -> int:
-    """Rounded up: oneDNN plans each new shape, and keeps the plan."""
-    return -(-max(lengths) // SHAPE_UNIT) * SHAPE_UNIT
+def _up(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
 
 
 Optimizers = list[tuple[torch.optim.Optimizer, float]]
 """Each with its base learning rate."""
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up, then cosine to a twentieth."""
-    decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1.0, step / WARMUP_STEPS) * decay
 
 
 def _set_rate(optimizers: Optimizers, factor: float) -> None:
@@ -203,17 +223,11 @@ def _step(model: Qwen3ForCausalLM, optimizers: Optimizers, loss: Tensor) -> None
         optimizer.zero_grad(set_to_none=True)
 
 
-def _optimizers(
-    model: Qwen3ForCausalLM, config: WarmupConfig, *, weight_decay: float
-) -> Optimizers:
-    """Muon on the hidden matrices, AdamW on embeddings and norms."""
+def _optimizers(model: Qwen3ForCausalLM, config: WarmupConfig) -> Optimizers:
+    """Muon on the hidden matrices, AdamW on embeddings and norms; no weight decay."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
-    muon = torch.optim.Muon(
-        matrices, lr=MUON_LR, weight_decay=weight_decay, adjust_lr_fn="original"
-    )
-    adam = torch.optim.AdamW(
-        rest, lr=config.learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98)
-    )
+    muon = torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0, adjust_lr_fn="original")
+    adam = torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=0.0, betas=(0.9, 0.98))
     return [(muon, MUON_LR), (adam, config.learning_rate)]

@@ -43,7 +43,7 @@ class ScriptedSandbox:
         self._respond = respond
         self._diff = diff
 
-    def exec(self, command: str, *, timeout_s: float) -> ExecResult:
+    def exec(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> ExecResult:
         self.commands.append(command)
         self.timeouts.append(timeout_s)
         result = self._respond(command)

@@ -38,8 +38,8 @@ def sandbox(backend, task):
         yield sandbox
 
 
-def run(sandbox, command, timeout_s=20.0):
-    return sandbox.exec(command, timeout_s=timeout_s)
+def run(sandbox, command, timeout_s=20.0, stdin=b""):
+    return sandbox.exec(command, timeout_s=timeout_s, stdin=stdin)
 
 
 def test_starts_in_the_workdir_with_the_setup_patch_applied(sandbox):
@@ -75,6 +75,16 @@ def test_output_is_returned_as_it_is(sandbox):
 
 def test_commands_read_from_nothing(sandbox):
     assert run(sandbox, "cat; read line; echo $?").output == "1\n"
+
+
+def test_a_command_can_be_given_what_it_reads(sandbox):
+    given = b"$(echo no) 'quotes' \\ \xc3\xa9\nexit 3\n"
+    run(sandbox, "cd tests; state=kept")
+    assert run(sandbox, "cat; exit 7", stdin=given).output.encode() == given
+    assert run(sandbox, "exit 7", stdin=given).exit_code == 7
+    assert run(sandbox, "head -c1", stdin=b"echo no\n" * 12_000).output == "e"
+    assert run(sandbox, "sleep 100", stdin=given, timeout_s=0.3).timed_out
+    assert run(sandbox, "pwd").output == "/testbed/tests\n"
 
 
 def test_time_limit_kills_the_command_and_the_shell_lives_on(sandbox):

@@ -13,10 +13,13 @@ echo 'raise SystemExit' > tiny.py; rm -f test_tiny.py; mkdir -p new/deep && touc
 touch /tmp/note ~/.bashrc /dev/shm/note; ln -s /etc/passwd /tmp/link
 mkdir /tmp/locked && touch /tmp/locked/in && chmod 000 /tmp/locked
 (setsid sleep 600 >/dev/null 2>&1 &)
+export LEFT=here; left() { :; }; alias left=ls; trap 'echo bye' TERM
+exec 7</dev/null; umask 0; cd /
 """
 LOOK = """
 git status --porcelain --ignored; git config core.fsmonitor; ls .git/hooks | grep -v sample
 ls -A /tmp /dev/shm ~; cat tiny.py
+env | grep -v ^_= | sort; declare -F; alias; trap -p TERM; ls /proc/$$/fd; umask; pwd
 for p in /proc/[0-9]*; do [ ! -O $p ] || tr '\\0' ' ' < $p/cmdline; done | grep sleep
 """
 

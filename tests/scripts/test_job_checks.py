@@ -29,7 +29,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tokenizer = train_tokenizer(["A or B? def f(x): return x"], 400)
     config = WarmupConfig(hidden_size=32, layers=1)
-    save(build_model(config, tokenizer, max_context_tokens=64), tokenizer, folder)
+    save(build_model(config, tokenizer, max_context_tokens=64, seed=0), tokenizer, folder)
     return folder
 
 

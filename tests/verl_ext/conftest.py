@@ -10,7 +10,7 @@ def random_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tokenizer = train_tokenizer(["def f(x):\n    return x + 1\n", "A or B? 0123456789"], 1000)
     config = WarmupConfig(hidden_size=64, layers=2)
-    model = build_model(config, tokenizer, max_context_tokens=512)
+    model = build_model(config, tokenizer, max_context_tokens=512, seed=0)
     model.resize_token_embeddings(1000)
     save(model, tokenizer, folder)
     return folder

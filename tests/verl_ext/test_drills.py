@@ -7,8 +7,9 @@ from contextrl.pairs.render import COMPACT
 from contextrl.verl_ext.drills import DrillMaker
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import WarmupConfig
+from contextrl.verl_ext.sft_data import SFTSequence
 from contextrl.verl_ext.tiny import build_model, train_tokenizer
-from contextrl.verl_ext.warmup import drill_loss, read_drills
+from contextrl.verl_ext.warmup import drill_batch, drill_loss, sft_batch_loss, warm_up
 
 VIEW = ["10:def add(x, y):", "11:    total = x + y", "12:    if total > 3:", "13:        x = 1"]
 
@@ -69,23 +70,60 @@ def test_the_same_seed_makes_the_same_drills(tokenizer):
 
 
 def test_the_loss_of_a_model_that_cannot_read_is_that_of_a_coin(maker, tokenizer):
-    model = build_model(WarmupConfig(hidden_size=64, layers=2), tokenizer, max_context_tokens=600)
+    model = build_model(
+        WarmupConfig(hidden_size=64, layers=2), tokenizer, max_context_tokens=600, seed=0
+    )
     loss, accuracy = drill_loss(model, [maker.stages[3][1]() for _ in range(8)], maker.letter_ids)
     assert float(loss.detach()) == pytest.approx(0.693, abs=0.1)
     assert 0.2 < accuracy < 0.8
 
 
-def test_the_first_stage_is_learned_within_seconds(tokenizer):
-    torch.manual_seed(0)
+def test_warm_up_learns_the_runs_it_is_given(tokenizer):
     maker = DrillMaker(tokenizer, COMPACT, [VIEW], seed=0)
-    config = WarmupConfig(hidden_size=64, layers=2, drill_steps=100, drill_tokens=1500)
-    model = build_model(config, tokenizer, max_context_tokens=600)
-    stages: set[str] = set()
-    read_drills(model, maker, config, progress=lambda what, step: stages.add(what.split(",")[0]))
-    drills = [maker.stages[0][1]() for _ in range(64)]
+    maker.n_basic = 0
+    config = WarmupConfig(
+        hidden_size=64, layers=2, steps=60, drill_frac=0.2, drill_tokens=1500, batch_size=8
+    )
+    run = SFTSequence((5, 6, 7, 8, 9), (0.0, 1.0, 1.0, 1.0, 1.0))
+    model = warm_up(building(config, tokenizer), lambda: run, maker, config)
     with torch.no_grad():
-        _, accuracy = drill_loss(model, drills, maker.letter_ids)
-    assert accuracy > 0.7
+        assert float(sft_batch_loss(model, [run])) < 0.1
+
+
+def test_drills_that_do_not_take_off_are_an_error_after_some_initialisations(tokenizer):
+    maker = DrillMaker(tokenizer, COMPACT, [VIEW], seed=0)
+    config = WarmupConfig(hidden_size=64, layers=2, basic_steps=1, steps=1, drill_tokens=500)
+    run = SFTSequence((5, 6, 7), (1.0, 1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"take off within 1 steps.*basic_steps"):
+        warm_up(building(config, tokenizer), lambda: run, maker, config)
+
+
+def building(config, tokenizer):
+    return lambda seed: build_model(config, tokenizer, max_context_tokens=600, seed=seed)
+
+
+def test_the_loss_of_runs_is_plain_weighted_cross_entropy(tokenizer):
+    model = build_model(
+        WarmupConfig(hidden_size=64, layers=2), tokenizer, max_context_tokens=600, seed=0
+    )
+    batch = [
+        SFTSequence((5, 6, 7, 8), (0.0, 1.0, 0.0, 0.5)),
+        SFTSequence((9, 10, 11), (1.0, 0.0, 1.0)),
+    ]
+    expected = torch.zeros(())
+    for sequence in batch:
+        logits = model(torch.tensor([sequence.token_ids])).logits[0]
+        for at, weight in enumerate(sequence.weights[1:]):
+            log_p = logits[at].log_softmax(-1)[sequence.token_ids[at + 1]]
+            expected = expected - weight * log_p / 2.5
+    with torch.no_grad():
+        assert float(sft_batch_loss(model, batch)) == pytest.approx(float(expected), rel=1e-2)
+
+
+def test_batches_of_drills_come_in_few_shapes(maker):
+    config = WarmupConfig(drill_tokens=4000)
+    sizes = {len(drill_batch(maker, stage, config)) for stage in range(len(maker.stages))}
+    assert all(size % 8 == 0 for size in sizes)
 
 
 def test_no_views_is_an_error_that_says_what_to_do(tokenizer):
