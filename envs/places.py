@@ -17,16 +17,12 @@ from contextrl.envs.engine import connect
 from contextrl.envs.errors import EngineUnavailableError, ImageError
 from contextrl.envs.image_store import ImageStore
 from contextrl.envs.images import ensure_image
-from contextrl.envs.leases import CACHE
 from contextrl.envs.namespace import NamespaceProvider
 from contextrl.envs.supply import SupplyingProvider
 from contextrl.envs.types import SandboxProvider, Task
-from contextrl.envs.unpacked import read_root
+from contextrl.envs.unpacked import DEFAULT_ROOTS, read_root
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_ROOTS = CACHE / "roots"
-"""Unpacked images, one folder each, see `unpacked`."""
 
 _said = threading.Event()
 

@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
-from contextrl.envs.leases import new_folder
+from contextrl.envs.leases import CACHE, new_folder
 from contextrl.envs.types import Record
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
+DEFAULT_ROOTS = CACHE / "roots"
 RECORD = "root.json"
 FILES = "files"
 

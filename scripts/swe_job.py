@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from contextrl.envs.places import DEFAULT_ROOTS, end_run, without_engine
+from contextrl.envs.places import end_run, without_engine
 from contextrl.scripts import job_report
 from contextrl.scripts.job_checks import check_inputs
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
@@ -39,7 +39,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
     cache = Cache(Path(job.cache_dir or ".cache/contextrl").absolute())
     stages.say(f"run folder {run_dir}")
-    if line := without_engine(Path(job.sandbox.roots) if job.sandbox.roots else DEFAULT_ROOTS):
+    if line := without_engine(job.sandbox.roots_folder):
         stages.say(line)
     try:
         with stages.stage("tasks", "issues with tests that decide them"):

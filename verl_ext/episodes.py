@@ -21,7 +21,7 @@ from contextrl.agents.store import RunStore
 from contextrl.agents.types import Policy, Trajectory
 from contextrl.envs.container import SandboxLimits
 from contextrl.envs.grading import CachingGrader, DockerGrader
-from contextrl.envs.places import DEFAULT_ROOTS, open_provider
+from contextrl.envs.places import open_provider
 from contextrl.envs.supply import SupplyingProvider
 from contextrl.envs.tasks import read_tasks
 from contextrl.envs.types import Grader, SandboxProvider, Task
@@ -60,7 +60,7 @@ class Episodes:
             recycle=job.sandbox.recycle,
             images=[task.image for task in tasks.values()],
             image_budget_gb=job.sandbox.image_budget_gb,
-            roots=Path(job.sandbox.roots) if job.sandbox.roots else DEFAULT_ROOTS,
+            roots=job.sandbox.roots_folder,
         )
         return cls(
             job=job,

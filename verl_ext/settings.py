@@ -12,9 +12,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from contextrl.agents.types import Limits
+from contextrl.envs.unpacked import DEFAULT_ROOTS
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings_vl import VLConfig
 
@@ -107,6 +109,10 @@ class SandboxConfig:
     no limit. Give it room for twice as many images as sandboxes run at once."""
     roots: str = ""
     """Folder of unpacked images for a machine without a Docker engine; empty for the cache's."""
+
+    @property
+    def roots_folder(self) -> Path:
+        return Path(self.roots) if self.roots else DEFAULT_ROOTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
