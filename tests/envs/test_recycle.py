@@ -20,7 +20,7 @@ LOOK = """
 git status --porcelain --ignored; git config core.fsmonitor; ls .git/hooks | grep -v sample
 ls -A /tmp /dev/shm ~; cat tiny.py
 env | grep -v ^_= | sort; declare -F; alias; trap -p TERM; ls /proc/$$/fd; umask; pwd
-for p in /proc/[0-9]*; do [ ! -O $p ] || tr '\\0' ' ' < $p/cmdline; done | grep sleep
+for p in /proc/[0-9]*; do [ ! -O $p ] || tr '\\0' ' ' < $p/cmdline; done | grep '[s]leep'
 """
 
 
