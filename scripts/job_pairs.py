@@ -19,7 +19,8 @@ from contextrl.agents.rollout import rollout
 from contextrl.agents.store import RunStore, read_trajectories
 from contextrl.agents.tokens import TokenPolicy
 from contextrl.agents.types import Trajectory
-from contextrl.envs.docker import DockerProvider, SandboxLimits
+from contextrl.envs.container import SandboxLimits
+from contextrl.envs.places import open_provider
 from contextrl.envs.types import Task
 from contextrl.pairs.cascade import MINER, Caps, mine
 from contextrl.pairs.store import write_pairs
@@ -74,7 +75,7 @@ def _make(
     _play(job, model, mined, folder / EPISODES, progress)
     runs = list(read_trajectories(folder / EPISODES))
     _mine(folder / TRAIN, runs, mined, job, split=TRAIN, limit=job.mining.max_train)
-    with DockerProvider(run_id="mine") as provider:
+    with open_provider(run_id="mine", roots=job.sandbox.roots_folder) as provider:
         scripted = play_scripts(
             held_out,
             provider,
@@ -105,7 +106,9 @@ def _play(
         for sample in range(job.mining.samples)
     ]
     config = {"model": file_digest(model), "mining": dataclasses.asdict(job.mining)}
-    with DockerProvider(limits=limits, run_id="mine", recycle=sandbox.recycle) as provider:
+    with open_provider(
+        limits=limits, run_id="mine", recycle=sandbox.recycle, roots=sandbox.roots_folder
+    ) as provider:
 
         def play(request: EpisodeRequest, cancel: threading.Event) -> Trajectory:
             return rollout(

@@ -13,7 +13,7 @@ from pathlib import Path
 from contextrl.agents.codec import ChatCodec, codec_of
 from contextrl.agents.prompting import prompt_set
 from contextrl.agents.types import Trajectory
-from contextrl.envs.docker import DockerProvider
+from contextrl.envs.places import open_provider
 from contextrl.envs.types import Task
 from contextrl.scripts.job_tasks import JobTasks
 from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
@@ -66,7 +66,7 @@ def _make(
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    with DockerProvider(run_id="warm-up") as provider:
+    with open_provider(run_id="warm-up", roots=job.sandbox.roots_folder) as provider:
         runs = play_scripts(
             tasks,
             provider,
