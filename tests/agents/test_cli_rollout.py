@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import pytest
 
 from contextrl.agents.manifest import read_manifest
 from contextrl.agents.store import read_trajectories
-from contextrl.envs import docker, engine, grading, images
-from contextrl.envs.errors import ImageError
+from contextrl.envs import grading, places
+from contextrl.envs.supply import SupplyingProvider
 from contextrl.envs.tasks import write_tasks
 from contextrl.scripts.cli import main
 
@@ -28,15 +27,11 @@ def cli(tmp_path, task_file, monkeypatch, make_provider, make_grader, capsys):
     provider = make_provider()
     provider.run_id = "test"
 
-    def ensure_image(client, task, *, repos):
-        if task.task_id == "toy-1":
-            raise ImageError("no such image")
-        return "built:1"
+    def open_provider(**_):
+        return SupplyingProvider(provider, lambda task: "built:1")
 
-    monkeypatch.setattr(engine, "connect", lambda: None)
-    monkeypatch.setattr(docker, "DockerProvider", lambda client: contextlib.nullcontext(provider))
+    monkeypatch.setattr(places, "open_provider", open_provider)
     monkeypatch.setattr(grading, "DockerGrader", lambda provider: make_grader())
-    monkeypatch.setattr(images, "ensure_image", ensure_image)
 
     def run(*args: str):
         with pytest.raises(SystemExit) as exit_:
@@ -54,7 +49,7 @@ def test_a_scripted_run_leaves_a_complete_folder_and_a_table(cli, tmp_path):
     assert sorted(t.trajectory_id for t in stored) == [
         f"toy-{n}/rollout-0/{sample}" for n in range(2) for sample in range(2)
     ]
-    assert {t.config["image"] for t in stored} == {"built:1", "toy:1"}
+    assert {t.config["image"] for t in stored} == {"built:1"}
     manifest = read_manifest(tmp_path / "run")
     assert manifest.finished
     assert manifest.counts == {"submitted": 4}
@@ -84,7 +79,11 @@ def test_a_run_is_refused_resumed_extended_and_overwritten(cli):
         (("--policy", "endpoint:http://x/v1"), 2, "needs --model"),
         (("--policy", "endpoint:x", "--model", "m"), 1, "expected http(s)"),
         (("--policy", "local:/nowhere"), 1, "expected a model folder"),
-        (("--policy", "scripted", "--prompts", "fancy"), 1, "expected one of compact, swe"),
+        (
+            ("--policy", "scripted", "--prompts", "fancy"),
+            1,
+            "expected one of compact, openhands, openhands-tags, swe, swe-plus",
+        ),
         (("--policy", "scripted", "--samples", "0"), 2, "--samples"),
     ],
 )
