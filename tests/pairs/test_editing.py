@@ -265,7 +265,7 @@ def test_nothing_is_paid_for_twice(server, tmp_path):
     once_more = run(server, tmp_path / "b", ["edited", "bright", "refused"])
     assert not server.calls
     assert once_more.paid_usd == 0
-    next((tmp_path / "b/work/files").iterdir()).unlink()
+    next((tmp_path / "b" / "work" / "files").iterdir()).unlink()
     run(server, tmp_path / "b", ["edited", "bright", "refused"])
     assert server.calls["edit"] <= 2  # a file that is gone is asked for again, nothing else is
     assert server.calls["propose"] == 0
