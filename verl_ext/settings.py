@@ -195,6 +195,10 @@ class JobConfig:
     run_dir: str = ""
     """Set by the job for each run."""
     cache_dir: str = ""
+    seed: int = 0
+    """Of everything that a repetition of the job draws anew: weights, warm-up, pairs and their
+    order, sampled tokens. `job.tasks.seed` and `job.vl.scenes.seed` say what is learned, and stay.
+    """
     needs_gpu: bool = False
     prompts: str = "swe"
     """Prompt set of `contextrl.agents.prompting`; it decides the action format too."""

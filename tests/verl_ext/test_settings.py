@@ -21,6 +21,15 @@ def test_the_base_file_states_every_field_of_our_blocks():
     assert set(config.job) == {field.name for field in dataclasses.fields(JobConfig)}
 
 
+def test_one_seed_moves_all_that_a_repetition_draws_and_nothing_that_it_measures():
+    config = compose(["job.seed=7"])
+    job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
+    drawn = [ca.seed, job.warmup.seed, job.mining.seed, job.vl.tiny.seed, job.vl.warmup.seed]
+    drawn += [config.data.seed, config.actor_rollout_ref.rollout.seed]
+    assert drawn == [7] * len(drawn)
+    assert (job.tasks.seed, job.vl.scenes.seed) == (0, 0)
+
+
 def test_release_values_of_the_agentic_presets():
     qwen, klear = compose(["preset=qwen3-8b"]), compose(["preset=klear-8b"])
     assert (qwen.job.prompts, klear.job.prompts) == ("swe", "swe-plus")
