@@ -75,6 +75,12 @@ def _view() -> typer.Typer:
     return _single(view)
 
 
+def _compare() -> typer.Typer:
+    from contextrl.scripts.cli_compare import compare
+
+    return _single(compare)
+
+
 def _bench() -> typer.Typer:
     from contextrl.scripts.cli_bench import app
 
@@ -94,6 +100,7 @@ VERBS = {
     "tasks": Verb("Build tasks from a package; validate and show task files.", _tasks),
     "mine": Verb("Turn trajectories or images into contrastive pairs.", _mine),
     "probe": Verb("Measure how often a model picks the supporting context.", _probe),
+    "compare": Verb("Put finished runs side by side: what a setting or a seed did.", _compare),
     "bench": Verb("Reprint the numbers of the README.", _bench),
     "clean": Verb("Remove containers and images that runs left behind.", _clean),
 }

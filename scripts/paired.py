@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import Field
 
 from contextrl.envs.types import Record
 
@@ -26,6 +27,8 @@ class PairedChange(Record):
     """Bootstrap over items, the same items before and after."""
     p_value: float
     """Two-sided sign-flip permutation test over items that the change is zero."""
+    by_item: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Each item's mean before and after."""
 
 
 def paired_change(
@@ -56,6 +59,7 @@ def paired_change(
         change=float(change.mean()),
         change_interval=_interval(change[rows].mean(axis=1)),
         p_value=float((1 + (flipped >= abs(change.mean()) - 1e-12).sum()) / (1 + RESAMPLES)),
+        by_item={item: (float(x[i]), float(y[i])) for i, item in enumerate(items)},
     )
 
 
