@@ -13,6 +13,7 @@ from contextrl.envs.builder import FIXED_TIME, content_tag, image_exists
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
 from contextrl.envs.leases import leased_folder
+from contextrl.envs.one_maker import one_maker
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -44,6 +45,13 @@ def ensure_base(client: DockerClient) -> str:
         )
     if os.geteuid() != 0:
         raise ImageError("making the base image needs root; run the same command as root once")
+    with one_maker(image):
+        if not image_exists(client, image):
+            _make_base(client, image)
+    return image
+
+
+def _make_base(client: DockerClient, image: str) -> None:
     logger.info("making the base image %s (about a minute)", image)
     repository, tag = image.split(":")
     with leased_folder("contextrl-base-") as scratch:
@@ -76,7 +84,6 @@ def ensure_base(client: DockerClient) -> str:
                 changes=["ENV LANG=C.UTF-8", 'CMD ["bash"]'],
             )
     _check_exists(client, image)
-    return image
 
 
 def _host_sources() -> list[str]:

@@ -22,6 +22,7 @@ from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.image_store import ImageStore
 from contextrl.envs.leases import leased_folder
+from contextrl.envs.one_maker import one_maker
 from contextrl.envs.pulling import pull
 from contextrl.envs.recipe import Recipe, export_commit, find_recipe, find_repository, tree_id
 from contextrl.envs.repository import JUNK
@@ -143,6 +144,15 @@ def _build_repository(
     if image_exists(client, image):
         return image
     dependencies = _ensure_dependencies(client, recipe, cache)
+    with one_maker(image):
+        if not image_exists(client, image):
+            _make_repository(client, image, dependencies, tree, recipe)
+    return image
+
+
+def _make_repository(
+    client: DockerClient, image: str, dependencies: str, tree: Path, recipe: Recipe
+) -> None:
     logger.info("building %s", image)
     with builder(client, dependencies) as build:
         build.put_tree(tree, "/testbed", uid=AGENT_UID)
@@ -175,7 +185,6 @@ def _build_repository(
         with contextlib.suppress(SandboxError), engine_boundary("removing a draft image"):
             client.api.remove_image(draft)
         raise
-    return image
 
 
 def _ensure_dependencies(client: DockerClient, recipe: Recipe, cache: Path) -> str:
@@ -186,6 +195,16 @@ def _ensure_dependencies(client: DockerClient, recipe: Recipe, cache: Path) -> s
         return image
     if not any(_project_name(requirement) == "pytest" for requirement in requirements):
         raise ImageError(f"expected pytest among the requirements, found {list(requirements)}")
+    with one_maker(image):
+        if not image_exists(client, image):
+            _make_dependencies(client, image, base, recipe, cache)
+    return image
+
+
+def _make_dependencies(
+    client: DockerClient, image: str, base: str, recipe: Recipe, cache: Path
+) -> None:
+    requirements = recipe.requirements
     wheels = wheelhouse(requirements, uploaded_before=recipe.uploaded_before, cache=cache)
     logger.info("building %s from %d wheels", image, len(list(wheels.iterdir())))
     with builder(client, base) as build:
@@ -203,7 +222,6 @@ def _ensure_dependencies(client: DockerClient, recipe: Recipe, cache: Path) -> s
             f"find {VENV} -exec touch -h -d @{FIXED_TIME} {{}} +"
         )
         build.commit(image, user="root", workdir="/")
-    return image
 
 
 def _repository_image(name: str, tree_digest: str, recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from contextrl.envs.engine import engine_boundary
 from contextrl.envs.errors import ImageError
 from contextrl.envs.leases import CACHE, new_folder
+from contextrl.envs.one_maker import one_maker
 from contextrl.envs.types import Record
 
 if TYPE_CHECKING:
@@ -51,7 +52,14 @@ def unpack(client: DockerClient, image: str, roots: Path, *, name: str = "") -> 
     if (target / RECORD).is_file():
         return target
     roots.mkdir(parents=True, exist_ok=True)
-    scratch = new_folder(".unpacking-", roots)
+    with one_maker(str(target.absolute())):
+        if not (target / RECORD).is_file():
+            _unpack(client, image, name, target)
+    return target
+
+
+def _unpack(client: DockerClient, image: str, name: str, target: Path) -> None:
+    scratch = new_folder(".unpacking-", target.parent)
     try:
         with engine_boundary(f"unpacking image {image}"):
             config = client.api.inspect_image(image).get("Config") or {}
@@ -70,7 +78,6 @@ def unpack(client: DockerClient, image: str, roots: Path, *, name: str = "") -> 
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return target
 
 
 def read_root(roots: Path, image: str) -> tuple[Path, UnpackedRoot]:

@@ -45,9 +45,12 @@ PY
 }
 
 tests() {
-    local before after left code=0
+    local before after left code=0 workers=()
+    # Everything: a file to each core, four at most, as each may run a dozen sandboxes. With
+    # arguments: one process, as a debugger wants it.
+    if (($# == 0)); then workers=(-n "$(($(nproc) < 4 ? $(nproc) : 4))" --dist loadfile); fi
     before=$(ownerless_containers)
-    run "$bin/python" -m pytest --durations=15 "$@" || code=$?
+    run "$bin/python" -m pytest --durations=15 "${workers[@]}" "$@" || code=$?
     after=$(ownerless_containers)
     left=$(comm -13 <(echo "$before") <(echo "$after") | sed '/^$/d')
     if [[ -n $left ]]; then
