@@ -151,11 +151,11 @@ class WarmupConfig:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 4
-    """As many as heads: queries and keys begin equal, so that like tokens attend to each other."""
+    """As many as heads: in half of them queries and keys begin equal (`tiny.match_like_tokens`)."""
     vocab_size: int = 2048
     basic_steps: int = 250
     """Optimizer steps that the basic reading drills may take, alone, before all else."""
-    steps: int = 1100
+    steps: int = 1000
     """After those: drills and SFT by turns."""
     batch_size: int = 32
     """Runs in a step of SFT."""
@@ -164,7 +164,7 @@ class WarmupConfig:
     """Batches after which a stage of the drills is left though it was not passed."""
     drill_tokens: int = 6000
     """Per batch of drills, padding included."""
-    drill_frac: float = 0.8
+    drill_frac: float = 0.75
     """Share of the first of `steps` that are drills; it falls evenly to that of the last."""
     last_drill_frac: float = 0.2
     made_up_frac: float = 0.5

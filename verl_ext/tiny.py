@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -89,11 +90,26 @@ def build_model(
         )
     )
     if config.kv_heads == config.heads:
-        with torch.no_grad():  # like tokens attend to each other from the start: half of a lookup
-            for layer in model.model.layers:
-                layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+        for layer in model.model.layers:
+            match_like_tokens(layer.self_attn)
     model.generation_config = GenerationConfig(eos_token_id=end_id, pad_token_id=pad_id)
     return model
+
+
+@torch.no_grad()
+def match_like_tokens(attention: Any) -> None:
+    """In the first half of the heads keys are queries: like tokens attend to each other, which is
+    half of a lookup.
+
+    Not in all of them. A head whose keys are its queries looks at its own position first of all;
+    if every head did, nothing would tell a token where it stands, and whether that is ever learned
+    was a matter of luck (docs/learning.md).
+    """
+    for of_keys, of_queries in zip(
+        attention.k_proj.parameters(), attention.q_proj.parameters(), strict=True
+    ):
+        half = len(of_keys) // 2
+        of_keys[:half] = of_queries[:half]
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
