@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,8 @@ def generation(
             GenerationEngine(model, max_rows=32, max_length=256) as engine,
             ThreadPoolExecutor(workers) as pool,
         ):
+            # The first forward on a thread starts torch's own threads and plans its kernels.
+            engine.generate(prompts[0], params, session_id="unmeasured")
             began = time.perf_counter()
             jobs = [
                 pool.submit(engine.generate, prompt, params, session_id=str(n))
@@ -48,7 +51,19 @@ def generation(
             ]
             tokens = sum(len(job.result().token_ids) for job in jobs)
             speeds[workers] = tokens / (time.perf_counter() - began)
+    _generate_plainly(model, prompts[:1])
     began = time.perf_counter()
+    _generate_plainly(model, prompts)
+    plain = NEW_TOKENS * conversations / (time.perf_counter() - began)
+    print(f"{'at once':>8} {'tok/s':>8} {'x generate()':>13}")
+    print(f"{'generate':>8} {plain:8.0f} {1.0:13.2f}")
+    for workers, speed in speeds.items():
+        print(f"{workers:>8} {speed:8.0f} {speed / plain:13.2f}")
+
+
+def _generate_plainly(model: Any, prompts: Sequence[list[int]]) -> None:
+    import torch
+
     for prompt in prompts:
         model.generate(
             torch.tensor([prompt]),
@@ -57,11 +72,6 @@ def generation(
             max_new_tokens=NEW_TOKENS,
             pad_token_id=0,
         )
-    plain = NEW_TOKENS * conversations / (time.perf_counter() - began)
-    print(f"{'at once':>8} {'tok/s':>8} {'x generate()':>13}")
-    print(f"{'generate':>8} {plain:8.0f} {1.0:13.2f}")
-    for workers, speed in speeds.items():
-        print(f"{workers:>8} {speed:8.0f} {speed / plain:13.2f}")
 
 
 def ca_memory(
