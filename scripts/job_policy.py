@@ -65,7 +65,7 @@ def _make(
 ) -> None:
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     with open_provider(run_id="warm-up", roots=job.sandbox.roots_folder) as provider:
         runs = play_scripts(
             tasks,
