@@ -7,6 +7,7 @@ They run inside the sandbox: `start_script` before the agent, in a place it has 
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import shlex
 from collections.abc import Callable
@@ -37,6 +38,8 @@ JUNK = (
 )
 """Never part of a diff unless the repository tracks it."""
 
+MAX_PRINTED_BYTES = 64 * 1024
+
 # Plumbing and explicit options only, so that no user configuration changes the format.
 DIFF = (
     "diff-index --cached --patch --binary --full-index --no-color --no-ext-diff --no-textconv "
@@ -45,7 +48,13 @@ DIFF = (
 
 
 def inline_file(target: str, content: bytes) -> str:
-    """A shell command that writes `content` to `target`, a bash word, whatever its bytes."""
+    """A shell command that writes `content` to `target`, a bash word, whatever its bytes.
+
+    Text of usual length is written by the shell itself: starting a process costs more.
+    """
+    if len(content) <= MAX_PRINTED_BYTES and b"\0" not in content:
+        with contextlib.suppress(UnicodeDecodeError):
+            return f"builtin printf %s {shlex.quote(content.decode())} > {target}"
     encoded = base64.b64encode(content).decode()
     return f"base64 -d > {target} <<'CONTEXTRL_EOF'\n{encoded}\nCONTEXTRL_EOF"
 
