@@ -24,7 +24,7 @@ from contextrl.envs.outcomes import Case, outcomes
 from contextrl.envs.repository import inline_file
 from contextrl.envs.types import ExecResult, Outcome, Sandbox, Task, TaskSource
 
-PROGRAM = ("referee.py", "referee_hooks.py")
+PROGRAM = ("referee.py", "referee_hooks.py", "referee_source.py")
 MAX_CANARIES = 2
 PRINT_TIMEOUT_S = 10.0
 OPTIONS = ("-q", "--tb=no", "-p", "no:cacheprovider")
