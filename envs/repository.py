@@ -39,6 +39,7 @@ JUNK = (
 """Never part of a diff unless the repository tracks it."""
 
 MAX_PRINTED_BYTES = 64 * 1024
+NEWLINE = "\n"
 
 # Plumbing and explicit options only, so that no user configuration changes the format.
 DIFF = (
@@ -80,7 +81,7 @@ cd -- {shlex.quote(task.workdir)} || fail 'no such folder in the image'
 {make_start}
 {REMOVE_AND_PROVE}
 echo
-cat .git/refs/heads/main
+echo "$(<.git/refs/heads/main)"
 """
 
 
@@ -89,9 +90,9 @@ _COMMIT = "git -c gc.auto=0 -c maintenance.auto=false commit -q --no-verify --al
 
 def _inject(patch: str) -> str:
     """The patched tree becomes the only commit; the unpatched source is not needed by it."""
-    encoded = base64.b64encode(patch.encode()).decode()
     return f"""
-base64 -d <<<{encoded} | git apply --whitespace=nowarn - || fail 'setup_patch does not apply'
+git apply --whitespace=nowarn - <<<{shlex.quote(patch.removesuffix(NEWLINE))} ||
+  fail 'setup_patch does not apply'
 {FORGET_NAMES}
 git add -A
 {_COMMIT} 'Initial commit'
