@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -12,10 +13,9 @@ from contextrl.envs.container import SandboxLimits
 from contextrl.envs.control_groups import ControlGroup
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.shell import SHELL_ENVIRONMENT
-from contextrl.envs.unpacked import UnpackedRoot
+from contextrl.envs.unpacked import INSIDE, UnpackedRoot
 
 PROGRAMS = ("bwrap", "unshare", "setpriv", "prlimit", "mount")
-INSIDE = "/run/contextrl"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -76,13 +76,14 @@ def command_line(
     enter = "\n".join(f"echo $$ > {shlex.quote(door)}" for door in (group.doors if group else ()))
     script = f"""
 set -e
+umask 022
 {enter}
 mount -t tmpfs -o size={limits.disk_mb}m,mode=755 contextrl {mounts}
 mkdir {mounts}/u {mounts}/w {mounts}/m
-chmod --reference={files} {mounts}/u && chown --reference={files} {mounts}/u
+{_like(files, f"{mounts}/u")}
 mount -t overlay -o lowerdir={files},upperdir={mounts}/u,workdir={mounts}/w{_options(is_root)} \\
   contextrl {mounts}/m
-mkdir -p {mounts}/m{INSIDE}
+[ -d {mounts}/m{INSIDE} ] || mkdir -p {mounts}/m{INSIDE}
 exec {shlex.join([*user, *bwrap])}
 """
     memory = limits.memory_mb << 20
@@ -101,6 +102,15 @@ exec {shlex.join([*user, *bwrap])}
         "-c",
         script,
     ]
+
+
+def _like(files: Path, upper: str) -> str:
+    """A command that gives `upper` the mode and owner of `files`, where it has others."""
+    status = files.stat()
+    ours = (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+    if ours and stat.S_IMODE(status.st_mode) == 0o755:
+        return ":"
+    return f"chmod --reference={files} {upper} && chown --reference={files} {upper}"
 
 
 def _options(is_root: bool) -> str:

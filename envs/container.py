@@ -100,6 +100,7 @@ class Container:
         self._counters: dict[str, int] = {}
         self.disk_limit_reached = False
         """Set by the disk guard, which then ended every process."""
+        self.used = False  # by an episode before: it has to be renewed for another
         with engine_boundary(f"starting a sandbox of image {image}"):
             self.user: str = _image_user(client, image)
             self.id: str = self._api.create_container(

@@ -43,17 +43,21 @@ class DockerSandbox(ShellSandbox):
         task: Task,
         limits: SandboxLimits,
         release: Callable[[Container], None] | None = None,
+        start_commit: str = "",
     ) -> None:
         """The sandbox is in the task's start state. The container is ours until `release`.
 
-        Without `release`, and after a failed start, it is removed.
+        Without `release`, and after a failed start, it is removed. With `start_commit` it is in
+        that state already.
         """
         super().__init__(container.id[:12], task, limits, host=container)
         self._client = client
         self.container = container
         self._release = release
+        self.start_commit = start_commit
         try:
-            self._set_up()
+            if not start_commit:
+                self._set_up()
         except BaseException:
             self._release = None
             self.close()
@@ -173,11 +177,28 @@ class DockerProvider(Closing):
         return outlast_restart(lambda: self._start(task), self._client)
 
     def _start(self, task: Task) -> DockerSandbox:
-        container = self._take(task.image) or self._container(task.image)
+        container, commit = self._place(task)
         release = None if self._recycler is None else self._recycle
-        sandbox = DockerSandbox(self._client, container, task, self._limits, release)
+        sandbox = DockerSandbox(self._client, container, task, self._limits, release, commit)
+        if self._recycler is not None and not commit:
+            self._recycler.keep_start(task, container, sandbox.start_commit)
         self._guard.start()
         return self._live.add(sandbox)
+
+    def _place(self, task: Task) -> tuple[Container, str]:
+        """A container as its image has it, and no commit; or in the task's start, and which."""
+        container = self._take(task.image)
+        if container is None:
+            return self._container(task.image), ""
+        if not container.used:
+            return container, ""
+        assert self._recycler is not None
+        state = self._recycler.renew(task, container)
+        if state is None:
+            container.remove()
+            return self._container(task.image), ""
+        container.keep_shell()
+        return container, state.commit
 
     def prewarm(self, image: str, count: int) -> None:
         """`count` idle containers of the image wait for `start`. A broken engine raises here."""
@@ -231,10 +252,10 @@ class DockerProvider(Closing):
         return container
 
     def _recycle(self, container: Container) -> None:
-        """Back into the warm pool if it is as good as new."""
+        """Back into the warm pool, where it is renewed once it is known for which task."""
         assert self._recycler is not None
-        if not self._closed and self._recycler.renew(container.image, container):
-            container.keep_shell()
+        if not self._closed and self._recycler.retire(container.image, container):
+            container.used = True
             with self._lock:
                 if not self._closed:
                     self._warm[container.image].append(container)

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from contextrl.envs.errors import TaskSetupError
-from contextrl.envs.evidence import LogError, TamperedError, TestRun, run_tests
+from contextrl.envs.evidence import LogError, TamperedError, TestRun, program, run_tests
 from contextrl.envs.protected import paths_to_restore
 from contextrl.envs.repository import inline_file
 from contextrl.envs.types import (
@@ -37,6 +37,12 @@ logger = logging.getLogger(__name__)
 
 STEP_TIMEOUT_S = 120.0
 """For applying a patch. Only a sandbox in trouble needs so long."""
+NOT_OURS = 97
+"""The exit code of a step that failed for no fault of the patch. git itself never ends with it."""
+_LIST_CHANGES = (
+    "git diff --cached --name-only --no-renames -z HEAD > {0}/changed && "
+    "{{ echo; base64 -w0 {0}/changed; }}"
+)
 
 
 class DockerGrader:
@@ -55,16 +61,21 @@ class DockerGrader:
 def _grade_in(sandbox: Sandbox, task: Task, diff: str) -> Reward:
     # Outside the repository, and unknown to code that was written before now.
     scratch = f"/tmp/{secrets.token_hex(16)}"
-    _run(sandbox, f"mkdir -m 700 {scratch} && cd -- {shlex.quote(task.workdir)}")
+    _run(
+        sandbox,
+        f"mkdir -m 700 {scratch} && cd -- {shlex.quote(task.workdir)} && {program(scratch)}",
+    )
     if diff.strip():
-        rejection = _apply(sandbox, diff, f"{scratch}/agent.diff")
-        if rejection:
-            return Reward(verdict=Verdict.PATCH_REJECTED, detail=rejection)
-        _restore_protected(sandbox, task, scratch)
+        applied = _apply(sandbox, diff, scratch)
+        if isinstance(applied, Rejected):
+            return Reward(verdict=Verdict.PATCH_REJECTED, detail=applied.reason)
+        _restore_protected(sandbox, task, applied, scratch)
     if task.test_patch:
-        rejection = _apply(sandbox, task.test_patch, f"{scratch}/test.diff")
-        if rejection:
-            raise TaskSetupError(f"task {task.task_id}: test_patch does not apply: {rejection}")
+        applied = _apply(sandbox, task.test_patch, scratch)
+        if isinstance(applied, Rejected):
+            raise TaskSetupError(
+                f"task {task.task_id}: test_patch does not apply: {applied.reason}"
+            )
 
     run = run_tests(sandbox, task, listed_files(task), scratch)
     return verdict_of(run, task)
@@ -114,28 +125,38 @@ def listed_files(task: Task) -> tuple[str, ...]:
     return tuple(files)
 
 
-def _apply(sandbox: Sandbox, patch: str, path: str) -> str:
-    """The patch is applied to files and index; why not, if not."""
+class Rejected(NamedTuple):
+    """A patch that does not apply."""
+
+    reason: str
+
+
+def _apply(sandbox: Sandbox, patch: str, scratch: str) -> list[str] | Rejected:
+    """The patch is applied to files and index; the paths that differ from HEAD now."""
     text = patch if patch.endswith("\n") else patch + "\n"
-    _run(sandbox, inline_file(shlex.quote(path), text.encode("utf-8", "surrogateescape")))
+    write = inline_file(f"{scratch}/diff", text.encode("utf-8", "surrogateescape"))
     result = sandbox.exec(
-        f"git apply --index --binary --whitespace=nowarn {path}", timeout_s=STEP_TIMEOUT_S
+        f"if {write}\nthen git apply --index --binary --whitespace=nowarn {scratch}/diff && "
+        f"{{ {_LIST_CHANGES.format(scratch)} || (exit {NOT_OURS}); }}\nelse (exit {NOT_OURS}); fi",
+        timeout_s=STEP_TIMEOUT_S,
     )
     if result.timed_out:
-        return f"git apply ran past {STEP_TIMEOUT_S:g} s"
-    return " ".join(result.output.split())[:300] if result.exit_code != 0 else ""
-
-
-def _restore_protected(sandbox: Sandbox, task: Task, scratch: str) -> None:
-    """What decides how tests run is as in the start state again; git says what was changed."""
-    listing = "git diff --cached --name-only --no-renames -z HEAD"
-    printed = _run(sandbox, f"{listing} > {scratch}/changed && base64 -w0 {scratch}/changed")
-    if printed.dropped_bytes:
+        return Rejected(f"git apply ran past {STEP_TIMEOUT_S:g} s")
+    if result.exit_code == NOT_OURS:
+        raise TaskSetupError(f"a patch could not be written: {_words(result)}")
+    if result.exit_code != 0:
+        return Rejected(_words(result))
+    if result.dropped_bytes:
         changed = sandbox.read_file(f"{scratch}/changed")
     else:
-        changed = base64.b64decode(printed.output)
+        changed = base64.b64decode(result.output.rpartition("\n")[2])
+    return changed.decode("utf-8", "surrogateescape").split("\0")
+
+
+def _restore_protected(sandbox: Sandbox, task: Task, changed: list[str], scratch: str) -> None:
+    """What decides how tests run is as in the start state again."""
     restore = paths_to_restore(
-        changed.decode("utf-8", "surrogateescape").split("\0"),
+        changed,
         allowed=_patched(task.gold_patch),
         always={*listed_files(task), *_patched(task.test_patch)},
     )
@@ -164,12 +185,16 @@ def _patched(patch: str) -> set[str]:
     return paths
 
 
-def _run(sandbox: Sandbox, command: str) -> ExecResult:
+def _run(sandbox: Sandbox, command: str) -> None:
     result = sandbox.exec(command, timeout_s=STEP_TIMEOUT_S)
     if result.exit_code != 0:
-        said = " ".join(result.output.split())[:300]
-        raise TaskSetupError(f"grading step {command[:60]!r} ended with {result.exit_code}: {said}")
-    return result
+        raise TaskSetupError(
+            f"grading step {command[:60]!r} ended with {result.exit_code}: {_words(result)}"
+        )
+
+
+def _words(result: ExecResult) -> str:
+    return " ".join(result.output.split())[:300]
 
 
 class _Key(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 # Whatever can name a commit, or make git show one that is not there. The folder `.git/modules` has
 # the histories of submodules, which are other repositories and stay.
 FORGET_NAMES = """
-(cd .git && rm -rf refs packed-refs logs worktrees info/grafts info/refs lost-found rr-cache \\
+(cd .git && exec rm -rf refs packed-refs logs worktrees info/grafts info/refs lost-found rr-cache \\
   *_HEAD BISECT_* rebase-merge rebase-apply sequencer svn branches objects/info/commit-graph \\
   objects/info/commit-graphs objects/pack/multi-pack-index*)
 mkdir -p .git/refs/heads .git/refs/tags
@@ -26,8 +26,8 @@ if [[ $(<.git/config) == *'[remote '* ]]; then
 fi
 unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_OBJECT_DIRECTORY
 future() {
-  comm -13 <(git rev-list --objects --no-object-names HEAD | sort -u) \\
-    <(git cat-file --batch-all-objects --batch-check='%(objectname)' --unordered | sort -u)
+  comm -13 <(git rev-list --objects --no-object-names HEAD | LC_ALL=C sort -u) \\
+    <(git cat-file --batch-all-objects --batch-check='%(objectname)')  # in order, each once
 }
 left=$(future)
 if [ -n "$left" ] || [ -e .git/objects/info/alternates ]; then

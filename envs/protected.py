@@ -25,19 +25,34 @@ SHADOWED_MODULES = frozenset(
 
 
 def is_protected(path: str) -> bool:
-    """Tests, their configuration, start-up hooks, and modules that would shadow the test runner."""
+    """Tests, their configuration, start-up hooks, and modules that would shadow them or pytest.
+
+    Python takes a folder, a link, a compiled module or an extension in place of `test_a.py`, so
+    what a name ends with does not matter. Nobody fixes an issue in compiled files.
+    """
     parts = PurePosixPath(path).parts
     name = parts[-1] if parts else ""
-    stem = name.split(".", 1)[0]  # of a package, a .pyc or an extension module too
     return (
         name in TEST_CONFIGURATION
-        or name.endswith((".pth", "_test.py"))
-        or (name.startswith("test_") and name.endswith(".py"))
-        or any(part in TEST_FOLDERS for part in parts[:-1])
-        or stem in SHADOWED_MODULES
-        or stem == "conftest"
-        or any(part in SHADOWED_MODULES for part in parts[:-1])
+        or name.endswith((".pth", ".pyc", ".pyo"))
+        or any(part in TEST_FOLDERS or part == "__pycache__" for part in parts[:-1])
+        or any(_decides(part.split(".", 1)[0]) for part in parts)
     )
+
+
+def _decides(stem: str) -> bool:
+    return (
+        stem in SHADOWED_MODULES
+        or stem == "conftest"
+        or stem.startswith("test_")
+        or stem.endswith("_test")
+    )
+
+
+def _stands_in(path: str, test_file: str) -> bool:
+    """Whether Python might import it in place of a test file, however that is called."""
+    stem = test_file.removesuffix(".py")
+    return path.startswith((f"{stem}/", f"{stem}.")) or path == stem
 
 
 def paths_to_restore(
@@ -50,5 +65,9 @@ def paths_to_restore(
     """
     may, must = set(allowed), set(always)
     return tuple(
-        path for path in changed if path in must or (is_protected(path) and path not in may)
+        path
+        for path in changed
+        if path in must
+        or any(_stands_in(path, test) for test in must)
+        or (is_protected(path) and path not in may)
     )

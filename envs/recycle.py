@@ -3,10 +3,13 @@
 Starting and removing a container costs more processor time than a short episode does. Where code
 runs as an unprivileged user it leaves behind nothing but processes, System V objects, and files in
 the few folders that user may write. So: what those folders held at the start is kept outside the
-container; after use every process is killed, the folders are emptied and filled again, and a
-listing of them with their contents, and of System V objects, must equal that of a fresh container.
-The shell that did this is the next episode's: starting one in a container costs more than all else.
-One that differs in anything, or takes too long, is removed, as without recycling.
+container; after use every process is killed and the folders are emptied; before the next use they
+are filled again, and a listing of them with their contents, and of System V objects, must equal
+that of a fresh container. The shell that did this is the next episode's: starting one in a
+container costs more than all else. One that differs in anything, or takes too long, is removed.
+
+A task that comes back is filled in with its start state itself, which was made and proven once
+(`repository.start_script`), in place of the image's files and that script.
 
 Images that run as root, and images whose user may write where programs live, are never recycled.
 """
@@ -16,15 +19,21 @@ from __future__ import annotations
 import logging
 import shlex
 import threading
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from contextrl.envs.errors import SandboxError
 from contextrl.envs.shell import PersistentShell
+from contextrl.envs.types import Task
 
 logger = logging.getLogger(__name__)
 
 MAX_ARCHIVE_BYTES = 64 * 1024 * 1024
+MAX_STATES_BYTES = 256 * 1024 * 1024
+"""Of start states kept in memory; those that were not used for the longest time go."""
+WORTH_KEEPING = 2
+"""Starts of one task before its state is kept: keeping it costs about as much as making it."""
 MAX_USES = 200
 TIMEOUT_S = 30.0
 MOUNTS = ("/dev/shm", "/dev/mqueue")  # apart from the root file system, which `find -xdev` is for
@@ -59,6 +68,15 @@ contextrl_alone() {
 }
 contextrl_alone
 """
+_EMPTY = r"""
+find "${roots[@]}" -mindepth 1 -delete 2>/dev/null && exit
+find "${roots[@]}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+find "${roots[@]}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+find "${roots[@]}" -mindepth 1 -delete
+"""
+_FILL = (
+    "tar -xpf - -C / 2>/dev/null\n"  # it cannot set times of folders of root; the listing judges
+)
 _LISTING = r"""
 {
   find "${roots[@]}" -printf '%p %y %m %s %l\0' | LC_ALL=C sort -z
@@ -66,12 +84,8 @@ _LISTING = r"""
   cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg
 } | sha256sum
 """
-_REFILL = r"""
-find "${roots[@]}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
-find "${roots[@]}" -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
-find "${roots[@]}" -mindepth 1 -delete
-tar -xpf - -C / 2>/dev/null  # it cannot set the time of folders of root; the listing judges
-"""
+# The files have other inodes now, and git would take each for changed until it read it again.
+_REFRESH = "cd -- {workdir} && git update-index -q --refresh\n"
 
 
 class Recyclable(Protocol):
@@ -92,60 +106,126 @@ class Recyclable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pristine:
-    """What the writable folders of an image hold before anybody used them."""
+class FileState:
+    """What the writable folders of a container held at one time."""
 
     roots: tuple[str, ...]
     archive: bytes
     listing: str
     """A digest of it."""
+    commit: str = ""
+    """Of a task's start state; empty for what the image itself holds."""
+
+
+class _StartKey(NamedTuple):
+    """All that a start state follows from."""
+
+    image: str
+    workdir: str
+    base_commit: str
+    setup_patch: str
+    shell_setup: str
+
+    @classmethod
+    def of(cls, task: Task) -> _StartKey:
+        return cls(task.image, task.workdir, task.base_commit, task.setup_patch, task.shell_setup)
 
 
 class Recycler:
-    """Knows the pristine state of each image. Safe from many threads."""
+    """Knows the pristine state of each image, and start states of tasks. Safe from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[str, Pristine | None] = {}
+        self._pristine: dict[str, FileState | None] = {}
         self._uses: dict[str, int] = {}
+        self._starts: Counter[_StartKey] = Counter()
+        self._states: OrderedDict[_StartKey, FileState] = OrderedDict()
 
     def learn(self, image: str, container: Recyclable) -> None:
         """Remember `container`, which nobody used yet, as what `image` starts as."""
         with self._lock:
-            if image in self._known:
+            if image in self._pristine:
                 return
             try:
-                self._known[image] = _capture(container)
+                self._pristine[image] = _capture(container)
             except SandboxError as error:
                 logger.info("containers of %s are not recycled: %s", image, error)
-                self._known[image] = None
+                self._pristine[image] = None
 
-    def renew(self, image: str, container: Recyclable) -> bool:
-        """Whether the container is as fresh as a new one now; if not, remove it."""
+    def keep_start(self, task: Task, container: Recyclable, commit: str) -> None:
+        """Remember that `container`, in which no command of an agent ran, is in `task`'s start.
+
+        Does nothing where the task is new, and costs two processes in it otherwise.
+        """
+        key = _StartKey.of(task)
         with self._lock:
-            pristine = self._known.get(image)
-            uses = self._uses.pop(container.id, 0) + 1
-            if pristine is None or uses >= MAX_USES:
-                return False
+            self._starts[key] += 1
+            pristine = self._pristine.get(task.image)
+            if pristine is None or self._starts[key] != WORTH_KEEPING:
+                return
         try:
-            alone = container.after.run(_ALONE, timeout_s=TIMEOUT_S)
-            renewed = container.after.run(
-                _script(pristine.roots, _REFILL + _LISTING),
-                timeout_s=TIMEOUT_S,
-                stdin=pristine.archive,
-            )
+            state = _state_of(container, pristine.roots, commit)
+        except SandboxError as error:
+            logger.info("the start of %s is made anew each time: %s", task.task_id, error)
+            return
+        with self._lock:
+            self._states[key] = state
+            while sum(len(one.archive) for one in self._states.values()) > MAX_STATES_BYTES:
+                dropped, _ = self._states.popitem(last=False)
+                del self._starts[dropped]
+
+    def retire(self, image: str, container: Recyclable) -> bool:
+        """Whether the container may serve again, once renewed; if not, remove it.
+
+        No process and no file of its user is left in it.
+        """
+        with self._lock:
+            pristine = self._pristine.get(image)
+            uses = self._uses.pop(container.id, 0) + 1
+        if pristine is None or uses >= MAX_USES:
+            return False
+        script = f"{_ALONE.rstrip()} && (\n{_script(pristine.roots, _EMPTY)})"
+        try:
+            emptied = container.after.run(script, timeout_s=TIMEOUT_S)
         except SandboxError as error:
             logger.info("sandbox %s is not recycled: %s", container.id[:12], error)
             return False
-        if alone.exit_code != 0 or renewed.exit_code != 0 or renewed.output != pristine.listing:
-            logger.info("sandbox %s is not recycled: not as a fresh one", container.id[:12])
+        if emptied.exit_code != 0:
+            logger.info("sandbox %s is not recycled: it cannot be emptied", container.id[:12])
             return False
         with self._lock:
             self._uses[container.id] = uses
         return True
 
+    def renew(self, task: Task, container: Recyclable) -> FileState | None:
+        """The state that a retired container is in again; None: remove it.
 
-def _capture(container: Recyclable) -> Pristine:
+        The start of `task`, with its commit, where that is known; else what its image holds.
+        """
+        key = _StartKey.of(task)
+        with self._lock:
+            state = self._states.get(key) or self._pristine.get(task.image)
+            if key in self._states:
+                self._states.move_to_end(key)
+        if state is None:
+            return None
+        script = _FILL + _LISTING
+        if state.commit:
+            script += _REFRESH.format(workdir=shlex.quote(task.workdir))
+        try:
+            renewed = container.after.run(
+                _script(state.roots, script), timeout_s=TIMEOUT_S, stdin=state.archive
+            )
+        except SandboxError as error:
+            logger.info("sandbox %s is not recycled: %s", container.id[:12], error)
+            return None
+        if renewed.exit_code != 0 or renewed.output != state.listing:
+            logger.info("sandbox %s is not recycled: not as a fresh one", container.id[:12])
+            return None
+        return state
+
+
+def _capture(container: Recyclable) -> FileState:
     """Raises `SandboxError` if the image cannot be recycled safely."""
     code, stdout, stderr = container.run(_ROOTS, max_bytes=65536, timeout_s=TIMEOUT_S)
     roots = tuple(stdout.decode("utf-8", "surrogateescape").split("\0"))[:-1]
@@ -158,8 +238,12 @@ def _capture(container: Recyclable) -> Pristine:
     if stray.strip():
         name = stray.decode(errors="replace").strip()
         raise SandboxError(f"its user may write {name} in a folder that is not its own")
+    return _state_of(container, roots)
+
+
+def _state_of(container: Recyclable, roots: tuple[str, ...], commit: str = "") -> FileState:
     archive = _run(container, roots, 'tar -cf - -C / "${roots[@]#/}"', max_bytes=MAX_ARCHIVE_BYTES)
-    return Pristine(roots, archive, _run(container, roots, _LISTING).decode())
+    return FileState(roots, archive, _run(container, roots, _LISTING).decode(), commit)
 
 
 def _script(roots: tuple[str, ...], script: str) -> str:

@@ -66,7 +66,9 @@ def codes_in(code: types.CodeType) -> list[types.CodeType]:
     return [code, *(inner for const in nested for inner in codes_in(const))]
 
 
-def make_signer(key: bytes, log: int, xfail_exists: bool) -> Any:
+def make_signer(
+    key: bytes, log: int, xfail_exists: bool, written: dict[str, list[types.CodeType]]
+) -> Any:
     """An audit hook that writes signed lines to the file descriptor `log`.
 
     Nothing here may run code of others while it is on the stack, nor raise, for either would show
@@ -81,6 +83,7 @@ def make_signer(key: bytes, log: int, xfail_exists: bool) -> Any:
     del key
     write, getpid, getframe, pid = os.write, os.getpid, sys._getframe, os.getpid()
     kind_of, text, nothing, ident, size, yes = type, str, None, id, len, True
+    function_kind = types.FunctionType
     known_kinds = {"test": 3, "canary": 2, "end": 1}  # and how many strings they sign
     trusted: dict[int, tuple[Any, Any]] = {}  # id of code -> the code, its globals
     watched: list[tuple[Any, str, Any]] = []  # namespace, name, value
@@ -136,6 +139,13 @@ def make_signer(key: bytes, log: int, xfail_exists: bool) -> Any:
     def altered(why: str) -> None:
         sign('"altered"', quote(why))
 
+    def as_written(nodeid: str, function: Any) -> bool:
+        """Whether the file itself has this function there, as far as the file can tell."""
+        codes = written.get(nodeid.partition("[")[0])
+        if codes is nothing:
+            return True
+        return kind_of(function) is function_kind and function.__code__ in codes
+
     def signer(event: str, args: tuple[Any, ...]) -> None:
         if event[:10] != "contextrl." or getpid() != pid:
             return
@@ -154,9 +164,12 @@ def make_signer(key: bytes, log: int, xfail_exists: bool) -> Any:
             altered("a result has no name")
         elif kind == "collected":
             collected[args[0]] = (args[1], args[2] is yes and xfail_exists)
+            if not as_written(args[0], args[1]):
+                altered(args[0] + " is not what its file says")
         elif kind == "call":
             function, _ = collected.get(args[0], (nothing, False))
-            if args[1] is not function or "runtest" in args[2]:
+            same = args[1] is function and as_written(args[0], function)
+            if not same or "runtest" in args[2]:
                 altered("the test function of " + args[0] + " was replaced")
         elif kind == "hook":
             if ident(args[1]) not in trusted and args[2][-11:] != "conftest.py":

@@ -7,6 +7,7 @@ They run inside the sandbox: `start_script` before the agent, in a place it has 
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import shlex
 from collections.abc import Callable
@@ -37,6 +38,9 @@ JUNK = (
 )
 """Never part of a diff unless the repository tracks it."""
 
+MAX_PRINTED_BYTES = 64 * 1024
+NEWLINE = "\n"
+
 # Plumbing and explicit options only, so that no user configuration changes the format.
 DIFF = (
     "diff-index --cached --patch --binary --full-index --no-color --no-ext-diff --no-textconv "
@@ -45,7 +49,13 @@ DIFF = (
 
 
 def inline_file(target: str, content: bytes) -> str:
-    """A shell command that writes `content` to `target`, a bash word, whatever its bytes."""
+    """A shell command that writes `content` to `target`, a bash word, whatever its bytes.
+
+    Text of usual length is written by the shell itself: starting a process costs more.
+    """
+    if len(content) <= MAX_PRINTED_BYTES and b"\0" not in content:
+        with contextlib.suppress(UnicodeDecodeError):
+            return f"builtin printf %s {shlex.quote(content.decode())} > {target}"
     encoded = base64.b64encode(content).decode()
     return f"base64 -d > {target} <<'CONTEXTRL_EOF'\n{encoded}\nCONTEXTRL_EOF"
 
@@ -71,7 +81,7 @@ cd -- {shlex.quote(task.workdir)} || fail 'no such folder in the image'
 {make_start}
 {REMOVE_AND_PROVE}
 echo
-cat .git/refs/heads/main
+echo "$(<.git/refs/heads/main)"
 """
 
 
@@ -80,9 +90,9 @@ _COMMIT = "git -c gc.auto=0 -c maintenance.auto=false commit -q --no-verify --al
 
 def _inject(patch: str) -> str:
     """The patched tree becomes the only commit; the unpatched source is not needed by it."""
-    encoded = base64.b64encode(patch.encode()).decode()
     return f"""
-base64 -d <<<{encoded} | git apply --whitespace=nowarn - || fail 'setup_patch does not apply'
+git apply --whitespace=nowarn - <<<{shlex.quote(patch.removesuffix(NEWLINE))} ||
+  fail 'setup_patch does not apply'
 {FORGET_NAMES}
 git add -A
 {_COMMIT} 'Initial commit'

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_ROOTS = CACHE / "roots"
 RECORD = "root.json"
 FILES = "files"
+INSIDE = "/run/contextrl"
+"""Where a sandbox finds what its driver shares with it."""
 
 
 class UnpackedRoot(Record):
@@ -68,6 +70,9 @@ def _unpack(client: DockerClient, image: str, name: str, target: Path) -> None:
                 _extract(client, container, scratch / FILES)
             finally:
                 client.api.remove_container(container, force=True, v=True)
+        run = scratch / FILES / "run"
+        if run.is_dir() and not run.is_symlink():  # made once, so that no start has to
+            (run / Path(INSIDE).name).mkdir(exist_ok=True)
         user = str(config.get("User") or "0")
         uid, gid = _user(scratch / FILES, user.partition(":")[0])
         variables = dict(line.partition("=")[::2] for line in config.get("Env") or ())

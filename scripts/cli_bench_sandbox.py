@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,16 +36,17 @@ BUG = """\
 
 OURS = "contextrl"
 ALONE = "start to first output, alone"
+MEMORY = "memory of a waiting sandbox"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     peer: str = OURS
     name: str
-    seconds: float
-    """Median of the repetitions."""
+    median: float
     worst: float
     repetitions: int
+    unit: str = "s"
 
 
 def sandbox(
@@ -68,6 +69,7 @@ def sandbox(
             _measure(ALONE, repeat, lambda: _first_output(provider, task)),
             _warm(provider, task, repeat),
             _one_command(provider, task),
+            _memory(client, provider, task, repeat),
             *(_many(provider, task, count) for count in (8, 16, 32)),
             _measure("grading beyond the tests", repeat, lambda: _grading(provider, task)),
             *_namespace(client, task, repeat),
@@ -82,15 +84,16 @@ def sandbox(
     from rich.console import Console
     from rich.table import Table
 
-    ours = {one.name: one.seconds for one in measurements if one.peer == OURS}
-    table = Table("system", "measurement", "median s", "worst s", "n", "times ours")
+    ours = {one.name: one.median for one in measurements if one.peer == OURS}
+    table = Table("system", "measurement", "median", "worst", "unit", "n", "times ours")
     for measurement in measurements:
-        ratio = measurement.seconds / ours[measurement.name]
+        ratio = measurement.median / ours[measurement.name]
         table.add_row(
             measurement.peer,
             measurement.name,
-            f"{measurement.seconds:.4f}",
+            f"{measurement.median:.4f}",
             f"{measurement.worst:.4f}",
+            measurement.unit,
             str(measurement.repetitions),
             "" if measurement.peer == OURS else f"{ratio:.1f}",
         )
@@ -143,7 +146,7 @@ def _peers(client: DockerClient, python: Path, repeat: int) -> list[Measurement]
 def _measure(name: str, repeat: int, once: Callable[[], float]) -> Measurement:
     times = [once() for _ in range(repeat)]
     return Measurement(
-        name=name, seconds=statistics.median(times), worst=max(times), repetitions=repeat
+        name=name, median=statistics.median(times), worst=max(times), repetitions=repeat
     )
 
 
@@ -164,6 +167,21 @@ def _warm(provider: DockerProvider, task: Task, repeat: int) -> Measurement:
 def _one_command(provider: DockerProvider, task: Task) -> Measurement:
     with provider.start(task) as sandbox:
         return _measure("one `echo`", 200, lambda: sandbox.exec("echo hi", timeout_s=30.0).seconds)
+
+
+def _memory(client: DockerClient, provider: DockerProvider, task: Task, repeat: int) -> Measurement:
+    """What the kernel counts for a container that waits for its next command, file cache aside."""
+
+    def once() -> float:
+        with provider.start(task) as sandbox:
+            sandbox.exec("echo hi", timeout_s=30.0)
+            memory = client.api.stats(sandbox.container.id, stream=False)["memory_stats"]
+        counts = memory.get("stats", {})
+        cache = counts.get("total_inactive_file", counts.get("inactive_file", 0))
+        return float(memory["usage"] - cache) / 1e6
+
+    measured = _measure(MEMORY, min(repeat, 3), once)
+    return replace(measured, unit="MB")
 
 
 def _many(provider: DockerProvider, task: Task, count: int) -> Measurement:

@@ -9,7 +9,7 @@ import pytest
 from contextrl.envs.errors import SandboxError, TaskSetupError
 from contextrl.envs.fake import FakeProvider
 from contextrl.envs.grading import CachingGrader, DockerGrader, listed_files
-from contextrl.envs.protected import is_protected
+from contextrl.envs.protected import is_protected, paths_to_restore
 from contextrl.envs.types import Outcome, Reward, Verdict
 
 ADD = "tests/test_tiny.py::test_add"
@@ -185,8 +185,18 @@ def test_paths_that_decide_how_tests_run():
         "x.pth",
         "pytest/__init__.py",
         "_pytest.py",
+        "__pycache__/test_a.cpython-311-pytest-9.2.0.pyc",
+        "src/app.pyc",
+        "checks/test_a/__init__.py",
+        "test_a.cpython-311-x86_64-linux-gnu.so",
+        "conftest/__init__.py",
     ):
         assert is_protected(path), path
+    assert paths_to_restore(
+        ["app/checks.py", "app/checks/__init__.py", "app/checks.so", "app/checks2.py"],
+        allowed=["app/checks.py"],
+        always=["app/checks.py"],
+    ) == ("app/checks.py", "app/checks/__init__.py", "app/checks.so")
     for path in ("src/testing.py", "contest.py", "latest/a.py", "setup.py", "docs/conf.py"):
         assert not is_protected(path), path
 

@@ -3,6 +3,7 @@
 import pytest
 
 from contextrl.envs.docker import DockerProvider
+from contextrl.envs.grading import DockerGrader
 
 pytestmark = pytest.mark.docker
 
@@ -46,6 +47,26 @@ def test_nothing_of_an_episode_is_there_in_the_next(recycling, task):
         assert second.exec(LOOK, timeout_s=20).output == fresh
         assert second.start_commit == start_commit
         assert second.diff() == ""
+
+
+def test_the_start_of_a_task_that_comes_back_is_not_made_again(recycling, task, monkeypatch):
+    other = task.model_copy(update={"setup_patch": task.setup_patch.replace("a - b", "a * b")})
+    with recycling.start(task) as first:
+        fresh, start_commit = first.exec(LOOK, timeout_s=20).output, first.start_commit
+        first.exec(MISCHIEF, timeout_s=20)
+    recycling.start(task).close()
+    with recycling.start(other) as between:
+        assert "a * b" in between.read_file("/testbed/tiny.py").decode()
+        between.exec(MISCHIEF, timeout_s=20)
+    monkeypatch.setattr("contextrl.envs.sandbox_base.start_script", lambda task: "exit 1")
+    with recycling.start(task) as again:
+        assert again.sandbox_id == first.sandbox_id
+        assert again.exec(LOOK, timeout_s=20).output == fresh
+        assert again.start_commit == start_commit
+        assert again.diff() == ""
+        again.exec("sed -i 's/a - b/a + b/' tiny.py", timeout_s=20)
+        fix = again.diff()
+    assert DockerGrader(recycling).grade(task, fix).resolved
 
 
 def test_a_container_that_cannot_be_cleaned_is_replaced(recycling, task):
