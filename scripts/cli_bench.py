@@ -6,6 +6,7 @@ import typer
 
 from contextrl.scripts.cli_bench_mine import mine
 from contextrl.scripts.cli_bench_model import ca_memory, generation, gradients
+from contextrl.scripts.cli_bench_replay import replay
 from contextrl.scripts.cli_bench_retrieval import retrieval
 from contextrl.scripts.cli_bench_sandbox import sandbox
 from contextrl.scripts.cli_bench_scenes import scenes
@@ -18,3 +19,4 @@ app.command("ca-memory")(ca_memory)
 app.command()(mine)
 app.command()(scenes)
 app.command()(retrieval)
+app.command()(replay)
