@@ -87,7 +87,10 @@ class RunningEpisode:
     """What is known of an episode that is not stored yet."""
 
     trajectory: Trajectory
-    """Its steps so far, ended by `UNFINISHED`. The last one may lack its observation."""
+    """Its steps so far, ended by `UNFINISHED`; what it is doing is the detail.
+
+    The last step may lack its observation.
+    """
     working: bool
     """The last step's command is being run; otherwise the policy is writing, or it is graded."""
     alive: bool
@@ -147,8 +150,14 @@ class _Reading:
             return None
         steps = tuple(self.steps[index] for index in sorted(self.steps))
         new = steps[len(self.opening.steps) :]
-        messages = [*self.opening.messages, *_said(new)]
-        trajectory = self.opening.model_copy(update={"steps": steps, "messages": tuple(messages)})
+        doing = "a command is running" if self.working else "the policy or the grader is at work"
+        trajectory = self.opening.model_copy(
+            update={
+                "steps": steps,
+                "messages": (*self.opening.messages, *_said(new)),
+                "stop_detail": doing if self.alive else "its process is gone",
+            }
+        )
         return RunningEpisode(trajectory=trajectory, working=self.working, alive=self.alive)
 
 

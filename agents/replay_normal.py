@@ -31,7 +31,7 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), name)
     for pattern, name in (
         (r"\b0x[0-9a-fA-F]{6,16}\b", "<ADDRESS>"),
-        (r"(?<=\.\.\.)[0-9a-f]{4,12}(?=>)", "<ADDRESS>"),  # its end, where pytest shortens
+        (r"(?<=\.\.\.)x?[0-9a-f]{4,12}(?=>)", "<ADDRESS>"),  # its end, where pytest shortens
         # Dates: ISO 8601; those of `date`, `ls -l` and `git log`; a time of day alone.
         (rf"\b{_DAY}\d{{4}}-\d{{2}}-\d{{2}}(?:[T ]{_CLOCK})?{_ZONE}", "<DATE>"),
         (
@@ -44,6 +44,16 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             rf"\b\d+(?:\.\d+)?(?:e-?\d+)? ?{_UNIT}\b(?: \(\d+:\d{{2}}:\d{{2}}\))?",
             "<DURATION>",
+        ),
+        # Which tests are slowest is a matter of time as well (`pytest --durations`), and so is
+        # whether `timeit` finds its clock unsteady.
+        (r"^<DURATION> (?:call|setup|teardown) .*\n?", ""),
+        (r"(?:^\n)?^\(\d+ durations? < .* hidden\..*\n?", ""),
+        (r"^:0: UserWarning: The test results are likely unreliable\..*\n?", ""),
+        # A row of `ps aux`: pid, load, memory, state and start. The command stays.
+        (
+            r"^(\S{1,32}) +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ (\S+) +\S+ +\S+ +\d+:\d\d ",
+            r"\1 <PROCESS> \2 ",
         ),
         (r"\b\d{1,2}:\d{2}:\d{2}(?:[.,]\d+)?\b", "<CLOCK>"),
         (
