@@ -150,7 +150,9 @@ class _Reading:
             return None
         steps = tuple(self.steps[index] for index in sorted(self.steps))
         new = steps[len(self.opening.steps) :]
-        doing = "a command is running" if self.working else "the policy or the grader is at work"
+        # Every command that ran has an observation, if only "(no output)".
+        ended = bool(steps) and not steps[-1].observation
+        doing = "command running" if self.working else "ended" if ended else "policy writing"
         trajectory = self.opening.model_copy(
             update={
                 "steps": steps,

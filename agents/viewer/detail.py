@@ -105,11 +105,11 @@ def opening(trajectory: Trajectory) -> Text:
     detail = visible(trajectory.stop_detail)[:120]
     if trajectory.stop_reason is StopReason.UNFINISHED:
         found.append(f"\nrunning since {visible(trajectory.started_at)}: ", "bold green")
-        found.append(detail)
+        found.append(f"{detail}, policy {visible(trajectory.policy)}")
     else:
         found.append(f"\n{reward.verdict if reward else 'not graded'}", "bold")
         found.append(f", ended by {trajectory.stop_reason} {detail}")
-    found.append(f"  {visible(trajectory.policy)}, {trajectory.timings.total_s:.1f} s", "dim")
+        found.append(f"  {visible(trajectory.policy)}, {trajectory.timings.total_s:.1f} s", "dim")
     if trajectory.branch is not None:
         parent = visible(trajectory.branch.parent_id)
         found.append(f"\nbranched off {parent} before step {trajectory.branch.step + 1}", "cyan")

@@ -14,7 +14,8 @@ class RunningList(OptionList):
     """Seen only while an episode is running, or was when its process was killed."""
 
     DEFAULT_CSS = """
-    RunningList { display: none; height: auto; max-height: 8; border: none; }
+    RunningList { display: none; height: auto; max-height: 8; text-wrap: nowrap; }
+    RunningList, RunningList:focus { border: none; text-overflow: ellipsis; }
     RunningList.on { display: block; }
     """
 
@@ -43,11 +44,11 @@ class RunningList(OptionList):
 def _line(episode: RunningEpisode) -> Text:
     trajectory = episode.trajectory
     steps = trajectory.steps
-    text = Text("> " if episode.alive else "x ", "green" if episode.alive else "red")
+    tone = "green" if episode.alive else "red"
+    text = Text().append("> " if episode.alive else "x ", tone)
     text.append(visible(trajectory.trajectory_id))
-    text.append(f"  step {len(steps)}  ", "dim")
+    text.append(f"  step {len(steps)}, {visible(trajectory.stop_detail)}", tone)
     if steps:
         command = steps[-1].command or "(no command)"
-        text.append(visible(" ".join(command.split()))[:80])
-    text.append(f"  {trajectory.stop_detail}", "dim" if episode.alive else "red")
+        text.append("  " + visible(" ".join(command.split()))[:200])
     return text

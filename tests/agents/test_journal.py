@@ -32,7 +32,7 @@ class Gate:
 
     def respond(self, command: str) -> ExecResult:
         self.reached.release()
-        assert self.open.acquire(timeout=20)
+        assert self.open.acquire(timeout=60)
         return ExecResult(output=f"ran: {command}{HOSTILE}\n", exit_code=3, seconds=0.0)
 
 
@@ -70,7 +70,7 @@ def test_a_running_episode_is_seen_step_by_step_and_gone_when_it_is_stored(
         )
         batch.start()
         journals = Journals(tmp_path)
-        assert gate.reached.acquire(timeout=20)
+        assert gate.reached.acquire(timeout=60)
         (first,) = journals.look()
         assert first.trajectory.trajectory_id == "toy__add-1/train-0/2"
         assert first.trajectory.stop_reason is StopReason.UNFINISHED
@@ -79,7 +79,7 @@ def test_a_running_episode_is_seen_step_by_step_and_gone_when_it_is_stored(
         assert [step.command for step in first.trajectory.steps] == ["ls"]
         assert (first.alive, first.working) == (True, True)
         gate.open.release()
-        assert gate.reached.acquire(timeout=20)
+        assert gate.reached.acquire(timeout=60)
         (second,) = journals.look()
         assert [step.command for step in second.trajectory.steps] == ["ls", "cat a"]
         assert second.trajectory.steps[0].exit_code == 3
@@ -91,7 +91,7 @@ def test_a_running_episode_is_seen_step_by_step_and_gone_when_it_is_stored(
             "assistant",
         ]
         gate.open.release()
-        batch.join(20)
+        batch.join(60)
         assert journals.look() == []
         assert list((tmp_path / RUNNING).iterdir()) == []
     (stored,) = read_trajectories(tmp_path)
@@ -146,7 +146,7 @@ def test_a_killed_process_leaves_its_episode_to_be_read_until_the_run_is_resumed
             assert [each.alive for each in journals.look()] == [True]
     finally:
         os.kill(child.pid, signal.SIGKILL)
-        child.wait(20)
+        child.wait(60)
     (left,) = journals.look()
     assert not left.alive
     assert left.trajectory.steps[0].observation == "b"
