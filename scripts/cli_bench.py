@@ -10,6 +10,7 @@ from contextrl.scripts.cli_bench_replay import replay
 from contextrl.scripts.cli_bench_retrieval import retrieval
 from contextrl.scripts.cli_bench_sandbox import sandbox
 from contextrl.scripts.cli_bench_scenes import scenes
+from contextrl.scripts.cli_bench_viewer import viewer
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(sandbox)
@@ -20,3 +21,4 @@ app.command()(mine)
 app.command()(scenes)
 app.command()(retrieval)
 app.command()(replay)
+app.command()(viewer)

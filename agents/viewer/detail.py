@@ -108,8 +108,12 @@ def opening(trajectory: Trajectory) -> Text:
         found.append(f"{detail}, policy {visible(trajectory.policy)}")
     else:
         found.append(f"\n{reward.verdict if reward else 'not graded'}", "bold")
-        found.append(f", ended by {trajectory.stop_reason} {detail}")
-        found.append(f"  {visible(trajectory.policy)}, {trajectory.timings.total_s:.1f} s", "dim")
+        found.append(f", ended by {trajectory.stop_reason}")
+        if detail.lower() != trajectory.stop_reason:  # a foreign file's own word for it
+            found.append(f" {detail}")
+        seconds = trajectory.timings.total_s
+        took = f", {seconds:.1f} s" if seconds else ""
+        found.append(f"  {visible(trajectory.policy)}{took}", "dim")
     if trajectory.branch is not None:
         parent = visible(trajectory.branch.parent_id)
         found.append(f"\nbranched off {parent} before step {trajectory.branch.step + 1}", "cyan")

@@ -16,8 +16,8 @@ function el(name, attributes = {}, ...children) {
 
 const fill = (node, ...children) => node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 
-// Controls and marks that reorder text are shown, not obeyed.
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+// Controls, marks that reorder text and characters without a width are shown, not obeyed.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\u{e0000}-\u{e007f}]/gu;
 function visible(string) {
   return String(string).replace(/\r\n/g, "\n").replace(HIDDEN, (c) => {
     const code = c.codePointAt(0);
@@ -316,7 +316,7 @@ function jump(holds) {
 }
 
 function pairsTable() {
-  return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ["Pair", "Where", "Label", "Margins"].map((name) => el("th", { scope: "col" }, name)))),
+  return el("div", { class: "scroll" }, el("table", {}, el("caption", { class: "sr" }, "Pairs"), el("thead", {}, el("tr", {}, ["Pair", "Where", "Label", "Margins"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, data.pairs.slice(0, 2000).map((row) => el("tr", {}, el("td", {}, el("a", { href: "#/p/" + encodeURIComponent(row.id) }, text(row.id))),
       el("td", {}, text(row.where)), el("td", {}, text(row.label || "-")), el("td", {}, text(margins(row.margins))))))));
 }

@@ -93,6 +93,22 @@ def test_lines_of_a_walk_may_come_in_another_order_unless_the_command_sorts():
     assert compare("a\nb", "b\nb", command="find .") is Match.NONE
 
 
+def test_what_grep_says_on_stderr_may_come_in_the_middle_of_the_rest():
+    one = "a.py:1: def f\nb.py:2: def g\ngrep: c.pyc: binary file matches"
+    other = "grep: a.py:1: def f\nc.pyc: binary file matches\nb.py:2: def g"
+    assert compare(one, other, command="grep -rn def . | head -60") is Match.REORDERED
+    assert compare(one, other, command="cat list") is Match.NONE
+    assert compare(one, one.replace("b.py", "d.py"), command="grep -rn def .") is Match.NONE
+
+
+def test_ids_of_commits_do_not_count_where_git_lists_them_one_a_line():
+    one, other = "1a2b3c4 fix\n99aabb1 start", "5a2b3c4 fix\n99aabb1 start"
+    for command in ("git log --oneline | head -5", "cd x && git --no-pager log -3 --oneline"):
+        assert compare(one, other, command=command) is Match.NORMALISED
+        assert compare(one, other.replace("fix", "break"), command=command) is Match.NONE
+    assert compare(one, other, command="cat hashes") is Match.NONE
+
+
 def test_a_cut_that_a_longer_duration_moved_does_not_count():
     assert compare("one\nin 0.12s, lon\n(cut)", "one\nin 0.1s, longer\n(cut)", command="x") is (
         Match.NORMALISED
