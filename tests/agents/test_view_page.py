@@ -109,6 +109,7 @@ def visit(browser) -> Iterator[Any]:
         def open_(file: Path, fragment: str = "", **options: Any) -> Any:
             context = browser.new_context(**options)
             stack.callback(context.close)
+            context.set_default_timeout(120_000)  # a busy machine
             page = context.new_page()
             page.requests, page.problems = [], []
             page.on("request", lambda request: page.requests.append(request.url))
