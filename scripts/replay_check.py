@@ -155,6 +155,10 @@ def lines(report: CheckReport) -> list[str]:
     others = {"unstable": total.unstable, **total.causes}
     if causes := ", ".join(f"{name} {count}" for name, count in others.items() if count):
         found.append(f"others: {causes}")
+    if total.submissions_differ or total.submissions_unstable:
+        found.append(
+            f"diffs: {total.submissions_differ} differ, {total.submissions_unstable} unstable"
+        )
     return found
 
 

@@ -327,13 +327,14 @@ async function pair(id) {
   if (!row) return missing(id);
   const content = await body(row);
   current = null;
-  const cell = (side, same) => el("div", { class: same ? "same" : "differs" }, side ? [el("b", { class: "dim" }, text(side.role)),
+  const cell = (side, same, right) => el("div", { class: same ? (right ? "same twin" : "same") : "differs" }, side ? [
+    el("b", { class: "dim" }, text(side.role + (same ? ", both" : right ? ", does not support it" : ", supports the answer"))),
     el("pre", {}, text(side.text, side.decisive.length ? decisive(side.decisive) : null))] : null);
-  main.replaceChildren(el("h2", {}, text(id)), el("p", { class: "dim" }, text(`${content.where}; margins: ${margins(content.margins)}; label: ${content.label || "none"}`)),
+  main.replaceChildren(el("h2", {}, text(id)), el("p", { class: "dim" }, text(`${content.where ? content.where + "; " : ""}margins: ${margins(content.margins)}; label: ${content.label || "none"}`)),
     el("details", { open: "" }, el("summary", {}, "Question"), el("pre", {}, text(content.question))),
     el("details", { open: "" }, el("summary", {}, "Answer"), el("pre", {}, text(content.answer))),
     el("div", { class: "pair" }, el("h3", {}, text("Supports the answer: " + content.positive_id)), el("h3", {}, text("Does not: " + content.negative_id)),
-      content.rows.flatMap((each) => [cell(each.left, each.same), cell(each.right, each.same)])));
+      content.rows.flatMap((each) => [cell(each.left, each.same), cell(each.right, each.same, true)])));
 }
 function decisive(lines) {
   return new RegExp(lines.map((line) => visible(line).replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g");
