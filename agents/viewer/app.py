@@ -167,7 +167,7 @@ class RunScreen(Screen[None]):
     def action_live(self) -> None:
         running = self.query_one("#running", RunningList)
         if running.episodes:
-            running.focus()
+            self.set_focus(running)  # at once: the next key may be there already
             running.highlighted = running.highlighted or 0
         else:
             self.notify("no episode is running")
