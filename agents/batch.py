@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from contextrl.agents.episode import EpisodeKey
+from contextrl.agents.episode import EpisodeKey, Witness
 from contextrl.agents.errors import EpisodeCancelledError, RunStoreError
 from contextrl.agents.store import RunStore
 from contextrl.agents.types import Trajectory
@@ -42,8 +42,8 @@ class BatchReport:
     """Ids of the episodes that met a bug. Not stored, so a resumed run plays them again."""
 
 
-Play = Callable[[EpisodeRequest, threading.Event], Trajectory]
-"""Plays one episode; raises `EpisodeCancelledError` soon after the event is set."""
+Play = Callable[[EpisodeRequest, threading.Event, Witness], Trajectory]
+"""Plays one episode before a witness; raises `EpisodeCancelledError` soon after the event."""
 
 Progress = Callable[[BatchReport, Trajectory | None], None]
 """Called from the caller's thread after each episode; None for one that crashed."""
@@ -122,10 +122,11 @@ def _work(
         except queue.Empty:
             return
         try:
-            trajectory = play(request, cancel)
-            if cancel.is_set() and trajectory.excluded:
-                return  # our own closing of its sandbox made it fail
-            store.append(trajectory)
+            with store.journal() as journal:
+                trajectory = play(request, cancel, journal)
+                if cancel.is_set() and trajectory.excluded:
+                    return  # our own closing of its sandbox made it fail
+                store.append(trajectory)
             ended.put(_Ended(request, trajectory))
         except EpisodeCancelledError:
             return

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from contextrl.agents.types import (
     Generation,
@@ -46,6 +46,18 @@ class Stop(NamedTuple):
 Place = Literal["start", "policy", "sandbox", "grading"]
 
 
+class Witness(Protocol):
+    """Sees an episode while it runs; called from its thread, which waits meanwhile."""
+
+    def begin(self, record: EpisodeRecord) -> None:
+        """What the policy reads first is known."""
+        ...
+
+    def step(self, index: int, step: Step, *, done: bool) -> None:
+        """A reply whose command is about to run, or with `done` a step that is over."""
+        ...
+
+
 @dataclass(slots=True)
 class EpisodeRecord:
     """Mutable while the episode runs; `freeze` makes the `Trajectory`."""
@@ -55,6 +67,7 @@ class EpisodeRecord:
     policy: str
     config: Mapping[str, Any]
     prompt: Sequence[Message]
+    witness: Witness | None = None
     session: PolicySession | None = None
     submission: str = ""
     reward: Reward | None = None
@@ -84,6 +97,12 @@ class EpisodeRecord:
             self._seconds[place] += seconds
             self._step_seconds[place] += seconds
 
+    def announce(self, reply: Generation, command: str) -> None:
+        """The witness learns of a command before it runs."""
+        if self.witness is not None:
+            step = Step(text=reply.text, command=command, observation="")
+            self.witness.step(len(self.steps), step, done=False)
+
     def add_step(
         self,
         reply: Generation,
@@ -107,6 +126,8 @@ class EpisodeRecord:
             )
         )
         self._step_seconds.clear()
+        if self.witness is not None:
+            self.witness.step(len(self.steps) - 1, self.steps[-1], done=True)
 
     def freeze(self, stop: Stop) -> Trajectory:
         tokens = self.session.tokens() if self.session else None

@@ -23,6 +23,9 @@ from contextrl.envs.types import ExecResult, Record, Sandbox, SandboxProvider, T
 
 logger = logging.getLogger(__name__)
 
+LOOKS = 3
+"""Repetitions that must agree with each other before a difference from the record counts."""
+
 MAX_SHOWN_CHARS = 200
 """Of a differing line, in a report."""
 
@@ -31,7 +34,7 @@ class StepResult(StrEnum):
     REPRODUCED = "reproduced"
     DIVERGED = "diverged"
     UNSTABLE = "unstable"
-    """Two repetitions differ from each other as well: the command is no evidence either way."""
+    """Repetitions differ from each other as well: the command is no evidence either way."""
     NOT_RUN = "not-run"
     """There was nothing to run: see the cause."""
 
@@ -56,6 +59,8 @@ class StepReplay(Record):
     """One recorded step and what its command does today."""
 
     index: int
+    command: str = ""
+    """As recorded; empty where the reply held none."""
     result: StepResult
     cause: Cause = Cause.NONE
     match: Match | None = None
@@ -78,7 +83,9 @@ class ReplayReport(Record):
     complete: bool = False
     """All wanted steps were repeated."""
     submission_equal: bool | None = None
-    """The diff it leaves equals the recorded one; None when the replay stopped before the end."""
+    """The diff it leaves equals the recorded one; None if it is unstable or the end not reached."""
+    submission_unstable: bool = False
+    """Two repetitions left different diffs."""
     error: str = ""
     """Why it could not run, or not to its end: infrastructure or a record without what it needs."""
 
@@ -111,17 +118,40 @@ def replay(
     to_step: int | None = None,
     on_step: Callable[[StepReplay], None] | None = None,
     cancel: threading.Event | None = None,
-    second_look: bool = True,
+    looks: int = LOOKS,
 ) -> ReplayReport:
     """Re-execute all steps, or those before `to_step`. A failure to run is the report's `error`.
 
-    With `second_look` a trajectory that diverged is repeated once more, and the steps in which the
-    two repetitions differ from each other are `UNSTABLE`: `$RANDOM` does not blame the sandbox.
+    A trajectory that diverged is repeated until `looks` repetitions agree that it did. Steps in
+    which two of them differ are `UNSTABLE`: `$RANDOM` does not blame the sandbox.
 
     Raises `EpisodeCancelledError` once `cancel` is set.
     """
+    report, diff = _once(trajectory, task, provider, to_step, on_step, cancel)
+    for _ in range(looks - 1):
+        if not report.diverged or report.error:
+            break
+        again, other_diff = _once(trajectory, task, provider, to_step, None, cancel)
+        steps = tuple(_settled(trajectory, report, again))
+        report = report.model_copy(update={"steps": steps})
+        if report.submission_equal is False and None is not other_diff != diff:
+            report = report.model_copy(
+                update={"submission_equal": None, "submission_unstable": True}
+            )
+    return report
+
+
+def _once(
+    trajectory: Trajectory,
+    task: Task,
+    provider: SandboxProvider,
+    to_step: int | None,
+    on_step: Callable[[StepReplay], None] | None,
+    cancel: threading.Event | None,
+) -> tuple[ReplayReport, str | None]:
+    """One repetition, and the diff that it left behind if it came to the end."""
     steps: list[StepReplay] = []
-    complete, submission_equal, error = False, None, ""
+    complete, diff, error = False, None, ""
     try:
         prompts, limits = settings_of(trajectory)
         check_task(trajectory, task)
@@ -132,7 +162,7 @@ def replay(
                 if on_step is not None:
                     on_step(step)
             if len(recorded) == len(trajectory.steps) and not trajectory.excluded:
-                submission_equal = sandbox.diff() == trajectory.submission
+                diff = sandbox.diff()
             complete = True
     except (SandboxError, ReplayError) as failure:
         error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
@@ -141,20 +171,16 @@ def replay(
         task_id=trajectory.task_id,
         steps=tuple(steps),
         complete=complete,
-        submission_equal=submission_equal,
+        submission_equal=None if diff is None else diff == trajectory.submission,
         error=error,
     )
-    if second_look and report.divergences and not error:
-        again = replay(
-            trajectory, task, provider, to_step=to_step, cancel=cancel, second_look=False
-        )
-        return report.model_copy(update={"steps": tuple(_unstable(trajectory, report, again))})
-    return report
+    return report, diff
 
 
-def _unstable(
+def _settled(
     trajectory: Trajectory, report: ReplayReport, again: ReplayReport
 ) -> Iterator[StepReplay]:
+    """The steps of `report`, those in which `again` saw something else marked as unstable."""
     for index, first in enumerate(report.steps):
         second = again.steps[index] if index < len(again.steps) else None
         if first.result is StepResult.DIVERGED and second is not None:
@@ -179,7 +205,8 @@ def re_execute(
             raise EpisodeCancelledError("the replay was stopped")
         cause = _not_run(step, prompts)
         if cause is not Cause.NONE:
-            yield StepReplay(index=index, result=StepResult.NOT_RUN, cause=cause)
+            command = step.command or ""
+            yield StepReplay(index=index, command=command, result=StepResult.NOT_RUN, cause=cause)
             continue
         assert step.command is not None
         began = time.perf_counter()
@@ -239,6 +266,7 @@ def _compare(
         recorded, repeated = first_difference(step.observation, observation)
     return StepReplay(
         index=index,
+        command=step.command,
         result=StepResult.REPRODUCED if cause is Cause.NONE else StepResult.DIVERGED,
         cause=cause,
         match=match,

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from contextrl.agents.episode import EpisodeKey, EpisodeRecord, Stop
+from contextrl.agents.episode import EpisodeKey, EpisodeRecord, Stop, Witness
 from contextrl.agents.errors import EpisodeCancelledError, PolicyError, ReplayError
 from contextrl.agents.prompting import PromptSet
 from contextrl.agents.replay import (
@@ -51,6 +51,7 @@ def branch(
     limits: Limits | None = None,
     on_repeat: Callable[[StepReplay], None] | None = None,
     on_sandbox: Callable[[Sandbox], None] | None = None,
+    witness: Witness | None = None,
     cancel: threading.Event | None = None,
 ) -> Trajectory:
     """The parent's first `step` steps in a fresh sandbox, then `policy`. `limits` are for the rest.
@@ -71,7 +72,10 @@ def branch(
         prompt=messages[: len(messages) - 2 * step],
         steps=[each.model_copy(update={"token_span": None}) for each in shared],
         shown=step,
+        witness=witness,
     )
+    if witness is not None:
+        witness.begin(record)
     repeated = True
     try:
         with provider.start(prompts.actions.equip(task)) as sandbox:

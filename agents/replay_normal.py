@@ -7,6 +7,7 @@
    more digit moves it.
 4. Two orders that nothing promises do not count: that of the members of a printed set, and that
    of lines if the command walks folders (`find`, `grep -r`, `rg`, `ls -U`, ...) and does not sort.
+5. What only time decides is left out: the tests that `pytest --durations` lists, timeit's warning.
 
 Each rule needs its context (a unit, a prefix, a path): a bare number is never volatile. Output is
 hostile: no pattern may have two ways to read the same run of characters.
@@ -31,7 +32,7 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), name)
     for pattern, name in (
         (r"\b0x[0-9a-fA-F]{6,16}\b", "<ADDRESS>"),
-        (r"(?<=\.\.\.)[0-9a-f]{4,12}(?=>)", "<ADDRESS>"),  # its end, where pytest shortens
+        (r"(?<=\.\.\.)x?[0-9a-f]{4,12}(?=>)", "<ADDRESS>"),  # its end, where pytest shortens
         # Dates: ISO 8601; those of `date`, `ls -l` and `git log`; a time of day alone.
         (rf"\b{_DAY}\d{{4}}-\d{{2}}-\d{{2}}(?:[T ]{_CLOCK})?{_ZONE}", "<DATE>"),
         (
@@ -44,6 +45,16 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             rf"\b\d+(?:\.\d+)?(?:e-?\d+)? ?{_UNIT}\b(?: \(\d+:\d{{2}}:\d{{2}}\))?",
             "<DURATION>",
+        ),
+        # Which tests are slowest is a matter of time as well (`pytest --durations`), and so is
+        # whether `timeit` finds its clock unsteady.
+        (r"^<DURATION> (?:call|setup|teardown) .*\n?", ""),
+        (r"(?:^\n)?^\(\d+ durations? < .* hidden\..*\n?", ""),
+        (r"^:0: UserWarning: The test results are likely unreliable\..*\n?", ""),
+        # A row of `ps aux`: pid, load, memory, state and start. The command stays.
+        (
+            r"^(\S{1,32}) +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ (\S+) +\S+ +\S+ +\d+:\d\d ",
+            r"\1 <PROCESS> \2 ",
         ),
         (r"\b\d{1,2}:\d{2}:\d{2}(?:[.,]\d+)?\b", "<CLOCK>"),
         (
@@ -84,6 +95,8 @@ UNORDERED = re.compile(
     r"tree\s+-\w*U|ps\b|env\b|printenv\b|set\b\s*(?:$|\|))",
     re.MULTILINE,
 )
+ONELINE = re.compile(r"\bgit\b[^\n|;&]{0,80}\blog\b[^\n|;&]{0,80}--oneline\b")
+COMMIT_LINE = re.compile(rf"^([*|/\\ ]{{0,12}}){_HEX}(?= )", re.MULTILINE)
 SORTS = re.compile(r"\|\s*sort\b")
 
 
@@ -108,13 +121,25 @@ def compare(recorded: str, repeated: str, *, command: str) -> Match:
     """The weakest rule that is needed to make the two equal."""
     if recorded == repeated:
         return Match.EXACT
-    first, second = normalise(recorded), normalise(repeated)
+    first, second = _of_command(command, normalise(recorded), normalise(repeated))
     if first == second or _equal_up_to_cuts(first, second):
         return Match.NORMALISED
-    same_lines = sorted(first.split("\n")) == sorted(second.split("\n"))
-    if same_lines and UNORDERED.search(command) and not SORTS.search(command):
+    if _lines(first) == _lines(second) and UNORDERED.search(command) and not SORTS.search(command):
         return Match.REORDERED
     return Match.NONE
+
+
+def _of_command(command: str, *texts: str) -> tuple[str, ...]:
+    """With the rules applied that only the command allows."""
+    if ONELINE.search(command):
+        texts = tuple(COMMIT_LINE.sub(r"\1<COMMIT>", text) for text in texts)
+    return texts
+
+
+def _lines(text: str) -> list[str]:
+    """In a fixed order. What grep says on stderr begins in a write of its own, and what others
+    print may come between that and the rest."""
+    return sorted(line.removeprefix("grep: ") for line in text.split("\n"))
 
 
 def first_difference(recorded: str, repeated: str) -> tuple[str, str]:

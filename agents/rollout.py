@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from contextrl.agents.episode import EpisodeKey, EpisodeRecord, Stop
+from contextrl.agents.episode import EpisodeKey, EpisodeRecord, Stop, Witness
 from contextrl.agents.errors import (
     ContextFullError,
     EpisodeCancelledError,
@@ -76,6 +76,7 @@ def play(
                 record.add_step(reply, command)
                 return Stop(StopReason.WALL_CLOCK, "the last command was not run")
             timeout_s = min(limits.command_timeout_s, time_left_s)
+            record.announce(reply, command)
             try:
                 with record.timing("sandbox"):
                     result = sandbox.exec(command, timeout_s=timeout_s)
@@ -107,6 +108,7 @@ def rollout(
     config: Mapping[str, Any] | None = None,
     retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
     cancel: threading.Event | None = None,
+    witness: Witness | None = None,
 ) -> Trajectory:
     """One episode, from a fresh sandbox to its reward; what fails on the way is its stop reason.
 
@@ -121,7 +123,10 @@ def rollout(
         policy=policy.name,
         config={"limits": dataclasses.asdict(limits), "prompts": prompts.name, **(config or {})},
         prompt=messages,
+        witness=witness,
     )
+    if witness is not None:
+        witness.begin(record)
     try:
         session = policy.open(messages, max_context_tokens=limits.max_context_tokens)
         record.session = session

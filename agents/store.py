@@ -20,8 +20,9 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from contextrl.agents.errors import RunStoreError
+from contextrl.agents.journal import RUNNING, Journal, remove_dead
 from contextrl.agents.manifest import MANIFEST, Manifest, brief, read_manifest
-from contextrl.agents.types import SCHEMA_VERSION, Trajectory
+from contextrl.agents.types import SCHEMA_VERSION, StopReason, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class RunStore:
         """A new run, or with `resume` the one in `folder` if its configuration is the same.
 
         Raises `RunStoreError` if the folder holds a run and neither is given, if it holds another
-        configuration's, or if it cannot be written. `overwrite` deletes the run's two files only.
+        configuration's, or if it cannot be written. `overwrite` deletes the run's two files and
+        the journals of episodes that nobody plays any more.
         """
         manifest = Manifest.new(config)
         try:
@@ -61,6 +63,7 @@ class RunStore:
             if overwrite:
                 for name in (TRAJECTORIES, MANIFEST):
                     (folder / name).unlink(missing_ok=True)
+                remove_dead(folder)
             try:  # before any trajectory, so that a folder with trajectories has a manifest
                 manifest.write_new(folder)
             except FileExistsError:
@@ -71,6 +74,7 @@ class RunStore:
                         "with --resume, replace it with --overwrite, or choose another folder"
                     ) from None
                 manifest.check_resumable(folder, wanted.config)
+                remove_dead(folder)
                 if manifest.finished:  # more is to come
                     manifest = manifest.reopened()
                     manifest.replace(folder)
@@ -88,6 +92,8 @@ class RunStore:
 
     def append(self, trajectory: Trajectory) -> None:
         """On disk when this returns. Raises `RunStoreError`, leaving no part of a line behind."""
+        if trajectory.stop_reason is StopReason.UNFINISHED:
+            raise ValueError(f"{trajectory.trajectory_id}: only what has ended is stored")
         # Not `model_dump_json`: it refuses the lone surrogates that a diff of latin-1 text holds.
         line = json.dumps(trajectory.model_dump(mode="json")).encode() + b"\n"
         try:
@@ -107,6 +113,15 @@ class RunStore:
             raise RunStoreError(
                 f"run folder {self.folder}: {trajectory.trajectory_id} not stored: {error}"
             ) from error
+
+    @contextlib.contextmanager
+    def journal(self) -> Iterator[Journal]:
+        """For one episode: who looks into the folder sees its steps, until this is left."""
+        journal = Journal(self.folder / RUNNING)
+        try:
+            yield journal
+        finally:
+            journal.close()
 
     def finish(self) -> Manifest:
         """State in the manifest that the run is complete, with its counts."""

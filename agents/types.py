@@ -38,11 +38,18 @@ class StopReason(StrEnum):
     """The inference server failed. Excluded from the group, never scored 0."""
     SETUP_ERROR = "setup-error"
     """No sandbox, or a first prompt longer than the context. Excluded, never scored 0."""
+    UNFINISHED = "unfinished"
+    """Still running, or its process was killed: as a journal shows it. No store holds one."""
 
     @property
     def excluded(self) -> bool:
         """Says nothing about the policy, so it teaches nothing."""
-        return self in {self.SANDBOX_ERROR, self.POLICY_ERROR, self.SETUP_ERROR}
+        return self in {
+            self.SANDBOX_ERROR,
+            self.POLICY_ERROR,
+            self.SETUP_ERROR,
+            self.UNFINISHED,
+        }
 
 
 class Generation(Record):

@@ -17,6 +17,7 @@ from contextrl.scripts.console import ScriptError
 
 if TYPE_CHECKING:  # what these import would slow `contextrl rollout --help` down
     from contextrl.agents.batch import BatchReport, EpisodeRequest, Progress
+    from contextrl.agents.episode import Witness
     from contextrl.agents.prompting import PromptSet
     from contextrl.agents.store import RunStore
     from contextrl.agents.summary import RunSummary
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # what these import would slow `contextrl rollout --help` dow
     from contextrl.envs.types import Task
     from contextrl.scripts.policy_spec import PolicyOf
 
-Play = Callable[["EpisodeRequest", threading.Event], "Trajectory"]
+Play = Callable[["EpisodeRequest", threading.Event, "Witness"], "Trajectory"]
 
 
 def rollout(
@@ -162,7 +163,7 @@ def _episodes(
         grader = DockerGrader(provider) if grade else None
         places = {task.task_id: place for place, task in enumerate(tasks)}
 
-        def play(request: EpisodeRequest, cancel: threading.Event) -> Trajectory:
+        def play(request: EpisodeRequest, cancel: threading.Event, witness: Witness) -> Trajectory:
             if isinstance(provider, SupplyingProvider):
                 place = places[request.task.task_id] + 1
                 provider.prefetch(tasks[place : place + PREFETCHED])
@@ -178,6 +179,7 @@ def _episodes(
                 key=request.key,
                 config={"sampling": sampling, "image": task.image},
                 cancel=cancel,
+                witness=witness,
             )
 
         yield play, provider.close

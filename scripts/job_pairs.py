@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contextrl.agents.batch import BatchReport, EpisodeRequest, run_batch
-from contextrl.agents.episode import EpisodeKey
+from contextrl.agents.episode import EpisodeKey, Witness
 from contextrl.agents.prompting import prompt_set
 from contextrl.agents.rollout import rollout
 from contextrl.agents.store import RunStore, read_trajectories
@@ -110,7 +110,7 @@ def _play(
         limits=limits, run_id="mine", recycle=sandbox.recycle, roots=sandbox.roots_folder
     ) as provider:
 
-        def play(request: EpisodeRequest, cancel: threading.Event) -> Trajectory:
+        def play(request: EpisodeRequest, cancel: threading.Event, witness: Witness) -> Trajectory:
             return rollout(
                 request.task,
                 provider,
@@ -119,6 +119,7 @@ def _play(
                 job.limits,
                 key=request.key,
                 cancel=cancel,
+                witness=witness,
             )
 
         def on_progress(report: BatchReport, _: Trajectory | None) -> None:

@@ -18,6 +18,7 @@ from contextrl.envs.types import Record
 from contextrl.scripts.console import ScriptError
 from contextrl.scripts.replay_tasks import Sandboxes, TaskBook
 
+MAX_COMMAND_CHARS = 200
 EXIT_REPRODUCED, EXIT_DIVERGED, EXIT_NOT_RUN = 0, 1, 2
 
 
@@ -32,10 +33,11 @@ class CheckSummary(Record):
     matches: dict[str, int] = Field(default_factory=dict)
     """Steps by the rule that made their observations equal."""
     unstable: int = 0
-    """Steps in which two repetitions differ from each other as well."""
+    """Steps in which repetitions differ from each other as well."""
     causes: dict[str, int] = Field(default_factory=dict)
     """Steps that diverged or had nothing to run, by why."""
     submissions_differ: int = 0
+    submissions_unstable: int = 0
 
     @property
     def share(self) -> float | None:
@@ -119,6 +121,7 @@ def summarise(reports: Sequence[ReplayReport]) -> CheckSummary:
             if step.cause is not Cause.NONE and step.result is not StepResult.UNSTABLE
         ),
         submissions_differ=sum(report.submission_equal is False for report in reports),
+        submissions_unstable=sum(report.submission_unstable for report in reports),
     )
 
 
@@ -130,10 +133,13 @@ def lines(report: CheckReport) -> list[str]:
     """For people: what did not reproduce, then the sum. Output of the sandbox is made printable."""
     found = []
     for each in report.reports:
-        if each.first_divergence is not None:
-            found += _divergence(each.trajectory_id, each.first_divergence)
-        elif each.submission_equal is False:
+        for step in each.steps:
+            if step is each.first_divergence or step.result is StepResult.UNSTABLE:
+                found += _difference(each.trajectory_id, step)
+        if each.submission_equal is False and not each.divergences:
             found.append(f"DIVERGED  {each.trajectory_id}: every step agrees, the diff does not")
+        if each.submission_unstable:
+            found.append(f"UNSTABLE  {each.trajectory_id}: the diff differs each time")
         if each.error:
             found.append(f"NOT RUN   {each.trajectory_id}: {_printable(each.error)}")
     total = report.summary
@@ -149,12 +155,18 @@ def lines(report: CheckReport) -> list[str]:
     others = {"unstable": total.unstable, **total.causes}
     if causes := ", ".join(f"{name} {count}" for name, count in others.items() if count):
         found.append(f"others: {causes}")
+    if total.submissions_differ or total.submissions_unstable:
+        found.append(
+            f"diffs: {total.submissions_differ} differ, {total.submissions_unstable} unstable"
+        )
     return found
 
 
-def _divergence(trajectory_id: str, step: StepReplay) -> list[str]:
+def _difference(trajectory_id: str, step: StepReplay) -> list[str]:
+    what = str(step.result).upper()
     return [
-        f"DIVERGED  {trajectory_id} at step {step.index + 1}: {step.cause}",
+        f"{what:<9} {trajectory_id} at step {step.index + 1}: {step.cause}",
+        f"          command   {_printable(step.command)[:MAX_COMMAND_CHARS]}",
         f"          recorded  {_printable(step.recorded_line)}",
         f"          repeated  {_printable(step.repeated_line)}",
     ]

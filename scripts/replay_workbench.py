@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from contextrl.agents.episode import Witness
 from contextrl.agents.errors import ReplayError
 from contextrl.agents.replay import ReplayReport, StepReplay, replay, settings_of
 from contextrl.agents.replay_branch import PHASE, Hand, branch
@@ -64,7 +65,12 @@ class DockerWorkbench:
         return replay(trajectory, task, provider, on_step=on_step, cancel=cancel)
 
     def branch(
-        self, trajectory: Trajectory, step: int, hand: Hand | None, cancel: threading.Event
+        self,
+        trajectory: Trajectory,
+        step: int,
+        hand: Hand | None,
+        cancel: threading.Event,
+        witness: Witness,
     ) -> Trajectory:
         task = self._sandboxes.ready(self._tasks.of(trajectory))
         _, limits = settings_of(trajectory)
@@ -88,6 +94,7 @@ class DockerWorkbench:
             limits=limits,
             on_repeat=hand.on_repeat if hand is not None else None,
             on_sandbox=on_sandbox,
+            witness=witness,
             cancel=cancel,
         )
         return self._store(made)

@@ -99,18 +99,20 @@ class Episodes:
             raise ConfigError(
                 f"expected task {task_id!r} in the files of job.tasks, found it in none of them"
             )
-        trajectory = rollout(
-            self.tasks[task_id],
-            self.provider,
-            policy,
-            self.prompts,
-            self.job.limits,
-            grader=self.grader,
-            grade_unsubmitted=self.job.grade_unsubmitted,
-            key=EpisodeKey(phase=phase, train_step=train_step, sample=sample),
-        )
-        if trajectory.trajectory_id not in self.store:  # a resumed step plays its episodes again
-            self.store.append(trajectory)
+        with self.store.journal() as journal:
+            trajectory = rollout(
+                self.tasks[task_id],
+                self.provider,
+                policy,
+                self.prompts,
+                self.job.limits,
+                grader=self.grader,
+                grade_unsubmitted=self.job.grade_unsubmitted,
+                key=EpisodeKey(phase=phase, train_step=train_step, sample=sample),
+                witness=journal,
+            )
+            if trajectory.trajectory_id not in self.store:  # a resumed step plays them again
+                self.store.append(trajectory)
         return trajectory
 
     def close(self) -> None:

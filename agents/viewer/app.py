@@ -9,13 +9,14 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.screen import ModalScreen, Screen
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Footer, Input, OptionList, Static
 
 from contextrl.agents.errors import AgentsError
 from contextrl.agents.viewer.detail import Decode
 from contextrl.agents.viewer.index import Row, TrajectoryIndex, in_tree_order
 from contextrl.agents.viewer.pair_screen import PairScreen
 from contextrl.agents.viewer.pairs import PairView
+from contextrl.agents.viewer.running import RunningList
 from contextrl.agents.viewer.searching import pattern_of
 from contextrl.agents.viewer.trajectory_screen import TrajectoryScreen
 from contextrl.agents.viewer.visible import visible
@@ -27,7 +28,7 @@ POLL_S = 1.0
 COLUMNS = ("trajectory", "outcome", "ended by", "turns", "tokens", "seconds")
 
 HELP = """\
-Table        enter open   / filter   g follow the newest   q quit
+Table        enter open   / filter   g the newest   l those that are running   q quit
 Trajectory   j k next, previous step      e next edit      x next failing test     ! next error
              / search, /re/ a regular expression           n N next, previous match
              f fold or unfold     t tokens     c copy command     y copy observation
@@ -53,6 +54,7 @@ class RunScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("slash", "filter", "Filter"),
         ("g", "follow", "Newest"),
+        ("l", "live", "Running"),
         ("question_mark", "app.help", "Help"),
         ("q", "app.quit", "Quit"),
     ]
@@ -68,6 +70,7 @@ class RunScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(id="status", markup=False)
+        yield RunningList(id="running")
         yield DataTable[Text](id="table", cursor_type="row", zebra_stripes=True)
         yield Input(placeholder="filter by id, outcome or policy; /re/", id="filter")
         yield Footer()
@@ -84,8 +87,10 @@ class RunScreen(Screen[None]):
     def _read(self) -> None:
         """A slice of what the files hold, then the next one soon, or a look a second later."""
         found = self._index.refresh(SLICE_S)
-        if found:
+        if len(self._index.rows) > self._shown:  # a watched episode's end reads them as well
             self._add(self._index.rows[self._shown :])
+        if not found:
+            self.query_one("#running", RunningList).show(self._index.running())
         self._say()
         self.set_timer(0.01 if found else POLL_S, self._read)
 
@@ -139,6 +144,34 @@ class RunScreen(Screen[None]):
         assert isinstance(self.app, ReplayApp)
         self.app.push_screen(TrajectoryScreen(trajectory, self.app.decode, self.app.workbench))
 
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.watch_episode(self.query_one("#running", RunningList).trajectory_id)
+
+    def watch_episode(self, trajectory_id: str) -> bool:
+        """Opens one that is running, or has just ended; false if there is none of that id."""
+        now = self._index.current(trajectory_id)
+        if now is None:
+            self.notify("it has ended without being stored")
+            return False
+        assert isinstance(self.app, ReplayApp)
+        self.app.push_screen(
+            TrajectoryScreen(
+                now,
+                self.app.decode,
+                self.app.workbench,
+                watch=lambda: self._index.current(trajectory_id),
+            )
+        )
+        return True
+
+    def action_live(self) -> None:
+        running = self.query_one("#running", RunningList)
+        if running.episodes:
+            self.set_focus(running)  # at once: the next key may be there already
+            running.highlighted = running.highlighted or 0
+        else:
+            self.notify("no episode is running")
+
     def action_filter(self) -> None:
         self.query_one("#filter").add_class("on")
         self.query_one("#filter").focus()
@@ -187,7 +220,9 @@ class ReplayApp(App[None]):
         if self._wanted or self._index.path.suffix == ".json":
             self._index.refresh()
             row = self._index.find(self._wanted) if self._wanted else self._index.rows[0]
-            if row is None:
+            if row is None and self._index.current(self._wanted) is not None:
+                self.call_after_refresh(run.watch_episode, self._wanted)
+            elif row is None:
                 self.exit(
                     return_code=1, message=f"expected a trajectory {self._wanted}, found none"
                 )

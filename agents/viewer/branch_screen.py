@@ -12,13 +12,39 @@ from textual.binding import BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Input, RichLog, Static
 
+from contextrl.agents.episode import EpisodeRecord
 from contextrl.agents.errors import AgentsError, EpisodeCancelledError
 from contextrl.agents.replay import StepReplay, settings_of
 from contextrl.agents.replay_branch import Hand
-from contextrl.agents.types import Trajectory
+from contextrl.agents.types import Step, Trajectory
 from contextrl.agents.viewer.visible import visible
 from contextrl.agents.viewer.workbench import Workbench
 from contextrl.envs.errors import EnvsError
+
+
+class PolicySteps:
+    """The witness of a branch that a policy plays: what it does appears as it does it.
+
+    A hand's own replies are on the screen already.
+    """
+
+    def __init__(self, screen: BranchScreen) -> None:
+        self._screen = screen
+        self._announced = -1
+
+    def begin(self, record: EpisodeRecord) -> None:
+        """The repeated steps come first."""
+
+    def step(self, index: int, step: Step, *, done: bool) -> None:
+        if self._announced != index:
+            self._announced = index
+            self._log(f"$ {step.command or step.text}", "bold")
+        if done:
+            self._log(step.observation)
+
+    def _log(self, text: str, style: str = "") -> None:
+        if not self._screen.by_hand:
+            self._screen.app.call_from_thread(self._screen.log_line, text, style)
 
 
 class BranchScreen(Screen[None]):
@@ -33,6 +59,7 @@ class BranchScreen(Screen[None]):
     ) -> None:
         super().__init__()
         self._parent_run, self._step = parent_run, step
+        self.by_hand = by_hand
         self._workbench = workbench
         self._cancel = threading.Event()
         self.done: Trajectory | None = None
@@ -75,7 +102,9 @@ class BranchScreen(Screen[None]):
     def _play(self) -> None:
         call = self.app.call_from_thread
         try:
-            done = self._workbench.branch(self._parent_run, self._step, self._hand, self._cancel)
+            done = self._workbench.branch(
+                self._parent_run, self._step, self._hand, self._cancel, PolicySteps(self)
+            )
         except EpisodeCancelledError:
             return
         except (AgentsError, EnvsError) as error:
@@ -88,9 +117,6 @@ class BranchScreen(Screen[None]):
     def _finished(self, done: Trajectory) -> None:
         self.done = done
         verdict = done.reward.verdict if done.reward else done.grading_error or "not graded"
-        for step in done.steps[self._step :] if self._hand is None else ():
-            self.log_line(f"$ {step.command or step.text}", "bold")
-            self.log_line(step.observation)
         self.log_line(f"ended by {done.stop_reason} {done.stop_detail}: {verdict}", "bold green")
         self.log_line(f"stored as {done.trajectory_id}; escape goes back", "dim")
 

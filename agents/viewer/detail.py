@@ -14,7 +14,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from contextrl.agents.replay import StepReplay, StepResult
-from contextrl.agents.types import Trajectory
+from contextrl.agents.types import StopReason, Trajectory
 from contextrl.agents.viewer.steps import StepView, lacks
 from contextrl.agents.viewer.visible import visible
 
@@ -32,6 +32,8 @@ class Look:
     unfolded: bool = False
     tokens: bool = False
     found: re.Pattern[str] | None = None
+    unfinished: bool = False
+    """The episode goes on, so that the last step's observation is still to come."""
     decode: Decode | None = None
 
 
@@ -50,7 +52,8 @@ def _parts(view: StepView, look: Look, replayed: StepReplay | None) -> Iterator[
         yield Rule("command", align="left", style="dim")
         yield _command(view.step.command, look)
     yield Rule("observation", align="left", style="dim")
-    yield _text(view.step.observation or "(none: the episode ended here)", look)
+    none = "(not yet)" if look.unfinished else "(none: the episode ended here)"
+    yield _text(view.step.observation or none, look)
     if look.tokens:
         yield Rule("tokens", align="left", style="dim")
         yield heat(view, look.decode)
@@ -99,9 +102,18 @@ def opening(trajectory: Trajectory) -> Text:
     """What stands above the steps."""
     reward = trajectory.reward
     found = Text().append(visible(trajectory.trajectory_id), "bold")
-    found.append(f"\n{reward.verdict if reward else 'not graded'}", "bold")
-    found.append(f", ended by {trajectory.stop_reason} {visible(trajectory.stop_detail)[:120]}")
-    found.append(f"  {visible(trajectory.policy)}, {trajectory.timings.total_s:.1f} s", "dim")
+    detail = visible(trajectory.stop_detail)[:120]
+    if trajectory.stop_reason is StopReason.UNFINISHED:
+        found.append(f"\nrunning since {visible(trajectory.started_at)}: ", "bold green")
+        found.append(f"{detail}, policy {visible(trajectory.policy)}")
+    else:
+        found.append(f"\n{reward.verdict if reward else 'not graded'}", "bold")
+        found.append(f", ended by {trajectory.stop_reason}")
+        if detail.lower() != trajectory.stop_reason:  # a foreign file's own word for it
+            found.append(f" {detail}")
+        seconds = trajectory.timings.total_s
+        took = f", {seconds:.1f} s" if seconds else ""
+        found.append(f"  {visible(trajectory.policy)}{took}", "dim")
     if trajectory.branch is not None:
         parent = visible(trajectory.branch.parent_id)
         found.append(f"\nbranched off {parent} before step {trajectory.branch.step + 1}", "cyan")

@@ -14,6 +14,7 @@ from typing import Any
 
 from contextrl.agents.errors import AgentsError, RunStoreError
 from contextrl.agents.formats.read import read_row, row_id
+from contextrl.agents.journal import Journals, RunningEpisode
 from contextrl.agents.manifest import brief
 from contextrl.agents.store import TRAJECTORIES
 from contextrl.agents.types import Trajectory
@@ -56,6 +57,7 @@ class TrajectoryIndex:
         """Nothing is read yet. Raises `RunStoreError` if there is nothing to read."""
         self.path = path
         self.rows: list[Row] = []
+        self._journals = Journals(path)
         self._places: list[tuple[Source, Place]] = []
         self._sources: list[Source]
         if path.is_dir():
@@ -92,6 +94,22 @@ class TrajectoryIndex:
             raise RunStoreError(
                 f"{source.path}: row {number + 1} is not a trajectory: {brief(error)}"
             ) from error
+
+    def running(self) -> list[RunningEpisode]:
+        """Those that the run has not stored yet."""
+        return self._journals.look()
+
+    def current(self, trajectory_id: str) -> Trajectory | None:
+        """As it is now: running, or stored meanwhile; None if it is neither any more.
+
+        Raises `RunStoreError` if what is stored cannot be read.
+        """
+        for each in self.running():
+            if each.trajectory.trajectory_id == trajectory_id:
+                return each.trajectory
+        self.refresh()
+        row = self.find(trajectory_id)
+        return self.load(row.number) if row is not None else None
 
     def find(self, trajectory_id: str) -> Row | None:
         return next((row for row in self.rows if row.trajectory_id == trajectory_id), None)

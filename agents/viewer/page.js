@@ -16,8 +16,8 @@ function el(name, attributes = {}, ...children) {
 
 const fill = (node, ...children) => node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 
-// Controls and marks that reorder text are shown, not obeyed.
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+// Controls, marks that reorder text and characters without a width are shown, not obeyed.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\u{e0000}-\u{e007f}]/gu;
 function visible(string) {
   return String(string).replace(/\r\n/g, "\n").replace(HIDDEN, (c) => {
     const code = c.codePointAt(0);
@@ -105,7 +105,7 @@ function overview() {
         figure(String(data.runs.length), "trajectories"),
         figure(graded.length ? mean(graded, "score").toFixed(3) : "-", "mean reward of " + graded.length),
         figure(mean(data.runs, "turns").toFixed(1), "turns, mean"),
-        figure(mean(data.runs, "seconds").toFixed(1), "seconds, mean")),
+        figure(mean(data.runs, "seconds") ? mean(data.runs, "seconds").toFixed(1) : "-", "seconds, mean")),
       el("div", { class: "charts" }, taxonomy(counts), histogram(), ...rewards(graded), ...data.series.map(curve)),
       el("h2", {}, "Trajectories"), tools(counts), el("div", { id: "table", class: "scroll" }));
     table();
@@ -188,7 +188,7 @@ function table() {
   const rows = shown.slice(state.page * PAGE, (state.page + 1) * PAGE);
   const heads = COLUMNS.map(([key, name, wide]) => el("th", { scope: "col", class: wide,
     "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : "none" },
-    el("button", { type: "button", onclick: () => {
+    el("button", { type: "button", "data-name": key, onclick: () => {
       state.down = state.sort === key ? !state.down : false; state.sort = key; state.page = 0; table();
     } }, name, el("span", { "aria-hidden": "true" }, state.sort === key ? (state.down ? " \u2193" : " \u2191") : ""))));
   const line = (row) => el("tr", {},
@@ -196,13 +196,16 @@ function table() {
     el("td", { class: tone(row.outcome) }, text(row.outcome)), el("td", { class: "wide" }, text(row.stop)),
     el("td", { class: "wide" }, text(row.phase)), el("td", { class: "number wide" }, String(row.step)),
     el("td", { class: "number" }, String(row.turns)), el("td", { class: "number wide" }, String(row.tokens || "-")),
-    el("td", { class: "number wide" }, row.seconds.toFixed(1)));
-  const turn = (by, name) => el("button", { type: "button", disabled: state.page + by < 0 || state.page + by >= pages ? "" : null,
+    el("td", { class: "number wide" }, row.seconds ? row.seconds.toFixed(1) : "-"));
+  const turn = (by, name) => el("button", { type: "button", "data-name": name, disabled: state.page + by < 0 || state.page + by >= pages ? "" : null,
     onclick: () => { state.page += by; table(); } }, name);
+  const held = document.activeElement?.dataset?.name;
   $("table").replaceChildren(
     el("table", {}, el("caption", { class: "sr" }, "Trajectories"), el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows.map(line))),
     el("div", { class: "tools" }, turn(-1, "Previous"),
       el("span", { role: "status" }, `${shown.length} of ${data.runs.length}, page ${state.page + 1} of ${pages}`), turn(1, "Next")));
+  // The button that was pressed is a new one now.
+  if (held) $("table").querySelector(`[data-name="${held}"]`)?.focus();
 }
 
 async function reader(id, step) {
@@ -210,7 +213,7 @@ async function reader(id, step) {
   if (!row) return missing(id);
   const content = await body(row);
   if (!shown.length) shown = filtered();
-  current = { row, content, step: Math.max(0, Math.min(step, (content.steps || []).length - 1)) };
+  current = { row, content, step: Math.max(0, Math.min(step || 0, (content.steps || []).length - 1)) };
   document.title = visible(id);
   if (content.problem) {
     main.replaceChildren(el("h2", {}, text(id)), el("p", { class: "bad" }, text(content.problem)));
@@ -220,7 +223,7 @@ async function reader(id, step) {
   fill(main,
     el("h2", {}, text(id)),
     el("p", {}, el("span", { class: tone(row.outcome) }, text(row.outcome)), text(`  ended by ${row.stop} ${content.detail}`),
-      el("span", { class: "dim" }, text(`  ${row.policy}, ${row.seconds} s`))),
+      el("span", { class: "dim" }, text(`  ${row.policy}${row.seconds ? `, ${row.seconds} s` : ""}`))),
     content.branch ? el("p", {}, "Branched off ", el("a", { href: link({ id: content.branch[0] }, content.branch[1]) }, text(content.branch[0])),
       ` before step ${content.branch[1] + 1}`) : null,
     children.length ? el("p", {}, "Branches: ", children.flatMap((each) => [el("a", { href: link(each) }, text(each.id)), " "])) : null,
@@ -232,7 +235,10 @@ async function reader(id, step) {
       el("button", { type: "button", "aria-pressed": String(state.tokens), id: "tokens", onclick: toggleTokens }, "Tokens")),
     el("div", { class: "reader" }, el("nav", { class: "steps", id: "nav", "aria-label": "Steps" }), el("div", { id: "steps" })));
   steps();
-  go(current.step, true);
+  if (step === null) {  // opened from the table: what became of it comes first
+    scrollTo(0, 0);
+    $("step-0")?.focus({ preventScroll: true });
+  } else go(current.step, true);
 }
 
 function toggleTokens() {
@@ -316,7 +322,7 @@ function jump(holds) {
 }
 
 function pairsTable() {
-  return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ["Pair", "Where", "Label", "Margins"].map((name) => el("th", { scope: "col" }, name)))),
+  return el("div", { class: "scroll" }, el("table", {}, el("caption", { class: "sr" }, "Pairs"), el("thead", {}, el("tr", {}, ["Pair", "Where", "Label", "Margins"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, data.pairs.slice(0, 2000).map((row) => el("tr", {}, el("td", {}, el("a", { href: "#/p/" + encodeURIComponent(row.id) }, text(row.id))),
       el("td", {}, text(row.where)), el("td", {}, text(row.label || "-")), el("td", {}, text(margins(row.margins))))))));
 }
@@ -327,13 +333,14 @@ async function pair(id) {
   if (!row) return missing(id);
   const content = await body(row);
   current = null;
-  const cell = (side, same) => el("div", { class: same ? "same" : "differs" }, side ? [el("b", { class: "dim" }, text(side.role)),
+  const cell = (side, same, right) => el("div", { class: same ? (right ? "same twin" : "same") : "differs" }, side ? [
+    el("b", { class: "dim" }, text(side.role + (same ? ", both" : right ? ", does not support it" : ", supports the answer"))),
     el("pre", {}, text(side.text, side.decisive.length ? decisive(side.decisive) : null))] : null);
-  main.replaceChildren(el("h2", {}, text(id)), el("p", { class: "dim" }, text(`${content.where}; margins: ${margins(content.margins)}; label: ${content.label || "none"}`)),
+  main.replaceChildren(el("h2", {}, text(id)), el("p", { class: "dim" }, text(`${content.where ? content.where + "; " : ""}margins: ${margins(content.margins)}; label: ${content.label || "none"}`)),
     el("details", { open: "" }, el("summary", {}, "Question"), el("pre", {}, text(content.question))),
     el("details", { open: "" }, el("summary", {}, "Answer"), el("pre", {}, text(content.answer))),
     el("div", { class: "pair" }, el("h3", {}, text("Supports the answer: " + content.positive_id)), el("h3", {}, text("Does not: " + content.negative_id)),
-      content.rows.flatMap((each) => [cell(each.left, each.same), cell(each.right, each.same)])));
+      content.rows.flatMap((each) => [cell(each.left, each.same), cell(each.right, each.same, true)])));
 }
 function decisive(lines) {
   return new RegExp(lines.map((line) => visible(line).replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g");
@@ -344,7 +351,7 @@ function missing(id) {
 
 async function route() {
   const [, kind, id, , step] = location.hash.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
-  if (kind === "t") await reader(id, (parseInt(step, 10) || 1) - 1);
+  if (kind === "t") await reader(id, step === undefined ? null : (parseInt(step, 10) || 1) - 1);
   else if (kind === "p") await pair(id);
   else if (location.hash !== "#main") { current = null; overview(); scrollTo(0, 0); }
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contextrl.agents.formats.calls import tool_calls
-from contextrl.agents.types import Step, Trajectory
+from contextrl.agents.types import Step, StopReason, Trajectory
 
 
 class Kind(StrEnum):
@@ -147,6 +147,8 @@ def kind_of(command: str | None) -> Kind:
 def lacks(trajectory: Trajectory) -> tuple[str, ...]:
     """Why a feature is off for this record, in words."""
     missing = []
+    if trajectory.stop_reason is StopReason.UNFINISHED:
+        return ("not ended: tokens, diff, reward and times come when it is stored",)
     if trajectory.tokens is None:
         missing.append("no tokens: the record keeps text alone, so masks and heat are off")
     if "prompts" not in trajectory.config:

@@ -18,23 +18,20 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input, OptionList, Static
 
 from contextrl.agents.errors import AgentsError, EpisodeCancelledError
-from contextrl.agents.replay import StepReplay, StepResult
-from contextrl.agents.types import Trajectory
+from contextrl.agents.replay import StepReplay
+from contextrl.agents.types import StopReason, Trajectory
 from contextrl.agents.viewer.branch_screen import BranchScreen
 from contextrl.agents.viewer.detail import Decode, Look, detail, opening
 from contextrl.agents.viewer.searching import pattern_of
+from contextrl.agents.viewer.step_list import StepList
 from contextrl.agents.viewer.steps import Kind, StepView, first_prompt, views
 from contextrl.agents.viewer.visible import visible
 from contextrl.agents.viewer.workbench import Workbench
 from contextrl.envs.errors import EnvsError
 
-MARKS = {
-    StepResult.REPRODUCED: ("ok", "green"),
-    StepResult.DIVERGED: ("#", "bold red"),
-    StepResult.UNSTABLE: ("~", "yellow"),
-    StepResult.NOT_RUN: ("-", "dim"),
-}
-TONES = {"x": "red", "!": "yellow", "*": "cyan", "=": "green"}
+POLL_S = 0.5
+Watch = Callable[[], Trajectory | None]
+"""The trajectory as it is now; None if it was given up and will not be stored."""
 
 
 class TrajectoryScreen(Screen[None]):
@@ -65,20 +62,26 @@ class TrajectoryScreen(Screen[None]):
     """
 
     def __init__(
-        self, trajectory: Trajectory, decode: Decode | None, workbench: Workbench | None
+        self,
+        trajectory: Trajectory,
+        decode: Decode | None,
+        workbench: Workbench | None,
+        *,
+        watch: Watch | None = None,
     ) -> None:
+        """With `watch` the screen grows as the episode does."""
         super().__init__()
         self.trajectory = trajectory
         self.views = views(trajectory)
         self._workbench = workbench
-        self._look = Look(decode=decode)
-        self._replayed: dict[int, StepReplay] = {}
+        self._look = Look(decode=decode, unfinished=_runs(trajectory))
+        self._watch = watch
         self._cancel = threading.Event()
 
     def compose(self) -> ComposeResult:
         yield Static(opening(self.trajectory), id="opening")
         with Horizontal():
-            yield OptionList(*self._options(), id="steps", markup=False)
+            yield StepList(self.views, id="steps")
             with VerticalScroll(id="right", can_focus=True):
                 yield Static(id="detail", markup=False)
         yield Input(placeholder="search; /re/ is a regular expression", id="search")
@@ -87,33 +90,49 @@ class TrajectoryScreen(Screen[None]):
     def on_mount(self) -> None:
         self._list.focus()
         self._list.highlighted = 1 if self.views else 0
+        if self._watch is not None:
+            self._list.go(len(self.views) - 1)
+            self.set_timer(POLL_S, self._look_again)
         self._show()
 
     def on_unmount(self) -> None:
         self._cancel.set()
 
     @property
-    def _list(self) -> OptionList:
-        return self.query_one("#steps", OptionList)
+    def _list(self) -> StepList:
+        return self.query_one("#steps", StepList)
 
     @property
     def at(self) -> int:
-        """The step under the cursor; -1 on the prompt."""
-        return (self._list.highlighted or 0) - 1
+        return self._list.at
 
-    def _options(self) -> list[Text]:
-        return [Text("  0 prompt", "dim"), *(self._option(view) for view in self.views)]
+    def _say(self, text: str) -> None:
+        self.notify(visible(text), markup=False)
 
-    def _option(self, view: StepView) -> Text:
-        replayed = self._replayed.get(view.index)
-        text = Text(f"{view.index + 1:3} ")
-        if replayed is not None:
-            mark, tone = MARKS[replayed.result]
-            text.append(f"{mark:2} ", tone)
-        text.append(f"{view.mark} ", TONES.get(view.mark, "dim"))
-        command = " ".join((view.step.command or str(view.kind)).split())
-        text.append(visible(command)[:200])
-        return text
+    def _look_again(self) -> None:
+        """Of an episode that runs: its new steps, with the cursor if that was on the newest."""
+        assert self._watch is not None
+        try:
+            now = self._watch()
+        except AgentsError as error:
+            self._say(str(error))
+            return
+        if now is None:
+            self._say("it was given up: nothing is stored")
+            return
+        if now != self.trajectory:
+            follows = self._list.at == len(self.views) - 1
+            self.trajectory, self.views = now, views(now)
+            self._look = replace(self._look, unfinished=_runs(now))
+            self._list.grow(self.views)
+            self.query_one("#opening", Static).update(opening(now))
+            if follows:
+                self._list.go(len(self.views) - 1)
+            self._show()
+            if not _runs(now):
+                self._say(f"ended: {now.reward.verdict if now.reward else now.stop_reason}")
+                return
+        self.set_timer(POLL_S, self._look_again)
 
     def _show(self) -> None:
         if self.at < 0:
@@ -126,7 +145,7 @@ class TrajectoryScreen(Screen[None]):
             )
         else:
             view = self.views[self.at]
-            shown = detail(view, self._look, self._replayed.get(view.index))
+            shown = detail(view, self._look, self._list.replayed.get(view.index))
         self.query_one("#detail", Static).update(shown)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
@@ -135,11 +154,7 @@ class TrajectoryScreen(Screen[None]):
         self.query_one("#right").scroll_home(animate=False)
 
     def action_move(self, by: int) -> None:
-        self._go(self.at + by)
-
-    def _go(self, step: int) -> None:
-        if -1 <= step < len(self.views):
-            self._list.highlighted = step + 1
+        self._list.go(self.at + by)
 
     def action_jump(self, what: str) -> None:
         holds: Callable[[StepView], bool] = {
@@ -149,7 +164,7 @@ class TrajectoryScreen(Screen[None]):
         }[what]
         later = [view.index for view in self.views if view.index > self.at and holds(view)]
         if later:
-            self._go(later[0])
+            self._list.go(later[0])
         else:
             self.notify(f"no later step: {what}")
 
@@ -199,7 +214,7 @@ class TrajectoryScreen(Screen[None]):
         hits = [view.index for view in self.views if self._matches(view.index, found)]
         later = [n for n in hits if (n > self.at if by > 0 else n < self.at)]
         if later:
-            self._go(later[0] if by > 0 else later[-1])
+            self._list.go(later[0] if by > 0 else later[-1])
         self.notify(f"{len(hits)} steps match")
 
     def _matches(self, step: int, found: re.Pattern[str]) -> bool:
@@ -210,9 +225,9 @@ class TrajectoryScreen(Screen[None]):
 
     def action_replay(self) -> None:
         if self._workbench is None or (why := self._workbench.why_not(self.trajectory)):
-            self.notify(visible(why if self._workbench else "no sandboxes here"), markup=False)
+            self._say(why if self._workbench else "no sandboxes here")
             return
-        self._replayed.clear()
+        self._list.replayed.clear()
         self._run_replay(self._workbench)
 
     @work(thread=True, exclusive=True)
@@ -225,7 +240,7 @@ class TrajectoryScreen(Screen[None]):
         except EpisodeCancelledError:
             return
         except (AgentsError, EnvsError) as error:
-            self.app.call_from_thread(self.notify, visible(str(error)), markup=False)
+            self.app.call_from_thread(self._say, str(error))
             return
         if self._cancel.is_set():
             return
@@ -237,16 +252,14 @@ class TrajectoryScreen(Screen[None]):
         )
         if report.submission_equal is False:
             said += "; the diff differs"
-        self.app.call_from_thread(self.notify, visible(said), markup=False)
+        self.app.call_from_thread(self._say, said)
         if first is not None:
-            self.app.call_from_thread(self._go, first.index)
+            self.app.call_from_thread(self._list.go, first.index)
 
     def _note(self, step: StepReplay) -> None:
         if self._cancel.is_set():  # the screen was left, and its widgets are gone
             return
-        self._replayed[step.index] = step
-        option = self._option(self.views[step.index])
-        self._list.replace_option_prompt_at_index(step.index + 1, option)
+        self._list.note(step)
         if step.index == self.at:
             self._show()
 
@@ -260,8 +273,12 @@ class TrajectoryScreen(Screen[None]):
             )
         )
         if why or self._workbench is None:
-            self.notify(visible(why), markup=False)
+            self._say(why)
             return
         self.app.push_screen(
             BranchScreen(self.trajectory, max(0, self.at), self._workbench, by_hand=by_hand)
         )
+
+
+def _runs(trajectory: Trajectory) -> bool:
+    return trajectory.stop_reason is StopReason.UNFINISHED

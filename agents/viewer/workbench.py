@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from contextrl.agents.episode import Witness
 from contextrl.agents.replay import ReplayReport, StepReplay
 from contextrl.agents.replay_branch import Hand
 from contextrl.agents.types import Trajectory
@@ -30,9 +31,16 @@ class Workbench(Protocol):
     ) -> ReplayReport: ...
 
     def branch(
-        self, trajectory: Trajectory, step: int, hand: Hand | None, cancel: threading.Event
+        self,
+        trajectory: Trajectory,
+        step: int,
+        hand: Hand | None,
+        cancel: threading.Event,
+        witness: Witness,
     ) -> Trajectory:
         """The finished, graded and stored branch; by the policy if no hand is given.
+
+        The witness sees the steps that come after the repeated ones.
 
         Raises `ReplayError` or another named error if it cannot be made.
         """

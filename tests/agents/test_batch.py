@@ -41,7 +41,7 @@ def store(tmp_path):
 def player(provider, command: str = "ls"):
     policy = ScriptedPolicy([COMPACT.render_reply(c, thought="") for c in (command, "submit")])
 
-    def play(request, cancel):
+    def play(request, cancel, witness):
         return rollout(
             request.task,
             provider,
@@ -50,6 +50,7 @@ def player(provider, command: str = "ls"):
             LIMITS,
             key=request.key,
             cancel=cancel,
+            witness=witness,
             retry_delays_s=(),
         )
 

@@ -11,6 +11,7 @@ from contextrl.agents.scripted import ScriptedPolicy
 from contextrl.agents.types import Limits, Trajectory
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.fake import FakeProvider
+from contextrl.envs.types import ExecResult
 
 FIX = "sed -i 's/a - b/a + b/' tiny.py"
 COMMANDS = (
@@ -135,4 +136,35 @@ def test_a_command_that_never_repeats_is_unstable_and_blames_nobody(tiny_task, p
     report = replay(trajectory, tiny_task, provider)
     assert report.steps[0].result is StepResult.UNSTABLE
     assert report.reproduced
-    assert replay(trajectory, tiny_task, provider, second_look=False).diverged
+    assert replay(trajectory, tiny_task, provider, looks=1).diverged
+
+
+def test_a_command_that_only_a_third_look_shows_to_be_unstable_blames_nobody(
+    make_task, make_provider
+):
+    """It gives 1 in the record, then 2, 2 and 3: two looks agree, and not with the record."""
+    given = iter("1223")
+    provider = make_provider(
+        lambda command: ExecResult(output=next(given), exit_code=0, seconds=0.0)
+    )
+    task = make_task()
+    report = replay(record(task, provider, ["free"]), task, provider)
+    assert report.steps[0].result is StepResult.UNSTABLE
+    assert report.reproduced
+    assert provider.starts == 4
+
+
+def test_what_diverges_is_repeated_until_the_looks_agree_and_no_more(tiny_task, provider):
+    trajectory = altered(record(tiny_task, provider, ["cat tiny.py"]), 0, observation="other")
+    report = replay(trajectory, tiny_task, provider)
+    assert report.first_divergence is not None
+    assert len(provider.started) == 1 + 3
+
+
+def test_a_diff_that_never_repeats_blames_nobody(tiny_task, provider):
+    report = replay(
+        record(tiny_task, provider, ["echo $RANDOM$RANDOM > noise.txt"]), tiny_task, provider
+    )
+    assert report.submission_unstable
+    assert report.submission_equal is None
+    assert report.reproduced

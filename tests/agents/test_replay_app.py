@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.widgets import DataTable, Input, OptionList, Static
+from textual.widgets import DataTable, Input, OptionList, RichLog, Static
 
 from contextrl.agents.prompting import COMPACT
 from contextrl.agents.replay import replay
@@ -235,9 +235,20 @@ class FakeWorkbench:
     def replay(self, trajectory: Trajectory, on_step: Any, cancel: Any) -> Any:
         return replay(trajectory, self._task, self._provider, on_step=on_step, cancel=cancel)
 
-    def branch(self, trajectory: Trajectory, step: int, hand: Any, cancel: Any) -> Trajectory:
-        policy = hand or ScriptedPolicy([COMPACT.render_reply("submit", thought="")])
-        made = branch(trajectory, step, self._task, self._provider, policy, cancel=cancel)
+    def branch(
+        self, trajectory: Trajectory, step: int, hand: Any, cancel: Any, witness: Any
+    ) -> Trajectory:
+        replies = [COMPACT.render_reply(each, thought="") for each in ("echo policy", "submit")]
+        policy = hand or ScriptedPolicy(replies)
+        made = branch(
+            trajectory,
+            step,
+            self._task,
+            self._provider,
+            policy,
+            cancel=cancel,
+            witness=witness,
+        )
         with RunStore.open(self._branches, {}, resume=True) as store:
             store.append(made)
         return made
@@ -299,6 +310,24 @@ def test_a_branch_by_hand_is_played_stored_and_shown_below_its_parent(bench, tmp
     ]
     assert "by-hand" in made.submission
     assert "a + b" not in made.submission
+
+
+def test_a_branch_by_the_policy_shows_what_it_does(bench, tmp_path):
+    async def script(pilot: Any) -> None:
+        await until(pilot, lambda: bench.screen.query_one("#table", DataTable).row_count)
+        await pilot.press("enter", "j", "p")
+        await until(pilot, lambda: bench.screen.query("#log"))
+        screen = bench.screen
+        await until(pilot, lambda: screen.done is not None)
+        lines = [line.text.strip() for line in screen.query_one("#log", RichLog).lines]
+        at = lines.index("$ echo policy")
+        assert "policy" in lines[at + 1]
+        assert lines.index("$ submit") > at
+        assert lines.count("$ echo policy") == 1
+
+    drive(bench, script)
+    (made,) = read_trajectories(tmp_path / "run" / "branches")
+    assert [step.command for step in made.steps] == ["cat tiny.py", "echo policy", "submit"]
 
 
 def test_leaving_in_the_middle_harms_nothing(tiny_task, tiny_files, tmp_path):

@@ -34,6 +34,25 @@ from contextrl.agents.replay_normal import Match, compare, first_difference, nor
         ("commit 1a2b3c4d5e6f", "commit aabbccddeeff"),
         ("\x1b[31mred\x1b[0m", "red"),
         ("spaces  \nend", "spaces\nend"),
+        (
+            "assert <test_dicttoo...x7f000a18bed0> == 1",
+            "assert <test_dicttoo...x7f1e9b57f390> == 1",
+        ),
+        (
+            "slowest 2 durations\n0.02s call     t.py::test_a\n0.01s setup    t.py::test_b\n"
+            "1 passed",
+            "slowest 2 durations\n0.03s call     t.py::test_b\n\n"
+            "(1 durations < 0.005s hidden.  Use -vv to show these durations.)\n1 passed",
+        ),
+        (
+            "20 loops, best of 5: 1 usec per loop\n:0: UserWarning: The test results are likely "
+            "unreliable. The worst time (9 usec) was more than four times slower.\n",
+            "20 loops, best of 5: 2 usec per loop\n",
+        ),
+        (
+            "root           1  0.8  0.0   1020   696 ?        Ss   02:17   0:00 sleep infinity",
+            "root          17  1.1  0.1   1024   700 ?        S    03:17   0:01 sleep infinity",
+        ),
     ],
 )
 def test_what_two_honest_runs_differ_in_does_not_count(recorded, repeated):
@@ -54,6 +73,11 @@ def test_what_two_honest_runs_differ_in_does_not_count(recorded, repeated):
         ("{'a', 'b'}", "{'a', 'd'}"),
         ("a\nb", "a"),
         ("b\na", "a\nb"),
+        ("FAILED t.py::test_a\n0.02s call t.py::test_a", "FAILED t.py::test_b"),
+        (
+            "root           1  0.8  0.0   1020   696 ?        Ss   02:17   0:00 sleep infinity",
+            "root           1  0.8  0.0   1020   696 ?        Ss   02:17   0:00 nc -l 80",
+        ),
     ],
 )
 def test_what_says_something_about_the_code_counts(recorded, repeated):
@@ -67,6 +91,22 @@ def test_lines_of_a_walk_may_come_in_another_order_unless_the_command_sorts():
     for command in ("find . | sort", "cat list", "ls -l", "grep x list"):
         assert compare("a\nb", "b\na", command=command) is Match.NONE
     assert compare("a\nb", "b\nb", command="find .") is Match.NONE
+
+
+def test_what_grep_says_on_stderr_may_come_in_the_middle_of_the_rest():
+    one = "a.py:1: def f\nb.py:2: def g\ngrep: c.pyc: binary file matches"
+    other = "grep: a.py:1: def f\nc.pyc: binary file matches\nb.py:2: def g"
+    assert compare(one, other, command="grep -rn def . | head -60") is Match.REORDERED
+    assert compare(one, other, command="cat list") is Match.NONE
+    assert compare(one, one.replace("b.py", "d.py"), command="grep -rn def .") is Match.NONE
+
+
+def test_ids_of_commits_do_not_count_where_git_lists_them_one_a_line():
+    one, other = "1a2b3c4 fix\n99aabb1 start", "5a2b3c4 fix\n99aabb1 start"
+    for command in ("git log --oneline | head -5", "cd x && git --no-pager log -3 --oneline"):
+        assert compare(one, other, command=command) is Match.NORMALISED
+        assert compare(one, other.replace("fix", "break"), command=command) is Match.NONE
+    assert compare(one, other, command="cat hashes") is Match.NONE
 
 
 def test_a_cut_that_a_longer_duration_moved_does_not_count():
@@ -107,6 +147,12 @@ def test_normalising_twice_is_normalising_once():
         "2026-11-24",
         "-a",
         "(cut)",
+        "...x",
+        "0.1s call ",
+        "<DURATION> call ",
+        "(1 durations < ",
+        ":0: UserWarning: The test results are likely unreliable. ",
+        "root 1 0.0 0.0 1 1 ",
     ],
 )
 def test_hostile_output_costs_time_in_proportion_to_its_length(piece):

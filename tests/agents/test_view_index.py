@@ -151,4 +151,5 @@ def test_graded_in_vain_is_infrastructure():
 
 
 def test_text_that_would_move_a_cursor_or_turn_a_line_is_shown():
+    assert visible("a\u200bb\ufeff") == "a<U+200B>b<U+FEFF>"
     assert visible("a\x1b[2Jb\u202ec\x85d\r\ne\tf\ng") == "a\u241b[2Jb<U+202E>c<U+0085>d\ne\tf\ng"

@@ -109,6 +109,7 @@ def visit(browser) -> Iterator[Any]:
         def open_(file: Path, fragment: str = "", **options: Any) -> Any:
             context = browser.new_context(**options)
             stack.callback(context.close)
+            context.set_default_timeout(120_000)  # a busy machine
             page = context.new_page()
             page.requests, page.problems = [], []
             page.on("request", lambda request: page.requests.append(request.url))
@@ -225,6 +226,16 @@ def test_a_deep_link_opens_the_step_and_keys_move(page_file, visit):
     assert page.locator("dialog[open]").count() == 1
 
 
+def test_a_trajectory_opens_with_what_became_of_it_in_sight(page_file, visit):
+    page = visit(page_file)
+    page.click("text=task-2/train-2/0")
+    page.wait_for_selector("article.on")
+    assert page.evaluate("scrollY") == 0
+    assert page.locator("main p:has-text('ended by submitted')").is_visible()
+    page.keyboard.press("j")
+    assert page.locator("article.on").get_attribute("id") == "step-1"
+
+
 def test_long_output_folds_and_search_marks(page_file, visit):
     page = visit(page_file, "#/t/task-1%2Ftrain-1%2F0")
     page.wait_for_selector("article.on")
@@ -251,31 +262,125 @@ def test_tokens_show_what_was_sampled_and_how_likely(page_file, visit):
     assert "No tokens in this record" in page.inner_text("#step-2")
 
 
+# Every text that can be seen: its ratio by WCAG 2.1, from the colours that the browser computed.
+CONTRASTS = """() => {
+  const parse = (css) => css.match(/[\\d.]+/g).map(Number);
+  const over = (top, below) => {
+    const alpha = top.length > 3 ? top[3] : 1;
+    return [0, 1, 2].map((n) => top[n] * alpha + below[n] * (1 - alpha));
+  };
+  const luminance = (rgb) => {
+    const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = rgb.map((c) => linear(c / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    const unseen = element.closest("script, style, noscript, [disabled], .sr");
+    if (unseen || !walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+    let ground = [255, 255, 255], opacity = 1;
+    const chain = [];
+    for (let up = element; up; up = up.parentElement) chain.unshift(up);
+    for (const each of chain) {
+      const style = getComputedStyle(each);
+      ground = over(parse(style.backgroundColor), ground);
+      opacity *= Number(style.opacity);
+    }
+    const style = getComputedStyle(element);
+    const ink = parse(element instanceof SVGElement ? style.fill : style.color);
+    const [low, high] = [luminance(over([...ink.slice(0, 3), (ink[3] ?? 1) * opacity], ground)),
+      luminance(ground)].sort((x, y) => x - y);
+    found.push([(high + 0.05) / (low + 0.05), element.tagName + "." + element.getAttribute("class"),
+      walker.currentNode.data.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+}"""
+VIEWS = ("", "#/t/task-1%2Ftrain-1%2F0", "#/p/pair-1")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast_and_a_phone_needs_no_sideways_scroll(page_file, visit, scheme):
-    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
-    for fragment in ("", "#/t/task-1%2Ftrain-1%2F0", "#/p/pair-1"):
-        page = visit(page_file, fragment, **phone)
-        page.wait_for_selector("main h2")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        for name in ("--fg", "--dim", "--link", "--good", "--bad", "--warn"):
-            for ground in ("--bg", "--soft"):
-                assert contrast(page, name, ground) >= 4.5, (scheme, name, ground)
+@pytest.mark.parametrize("fragment", VIEWS, ids=["table", "trajectory", "pair"])
+def test_every_text_has_contrast_and_a_phone_needs_no_sideways_scroll(
+    page_file, visit, scheme, fragment
+):
+    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
+    page = visit(page_file, fragment, **phone)
+    page.wait_for_selector("main h2")
+    if "#/t" in fragment:
+        page.fill("#find", "line")  # marked text has a ground of its own
+        page.click("#tokens")
+        page.click("summary >> nth=0")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 10
+    assert found[0][0] >= 4.5, found[:5]
 
 
-def contrast(page: Any, one: str, other: str) -> float:
-    """WCAG 2.1's ratio of two custom properties."""
+def test_tab_goes_through_the_page_in_order_and_shows_where_it_is(page_file, visit):
+    page = visit(page_file)
+    page.wait_for_selector("#table tbody tr")
+    seen = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
+        width = "parseFloat(getComputedStyle(document.activeElement).outlineWidth)"
+        assert page.evaluate(width) >= 2, seen
+    assert seen[0] == "Skip to content"
+    assert seen[2:] == ["theme", "help", "query", "outcome", "phase", "Trajectory"]
+    page.keyboard.press("Enter")  # sorts by the column that has the focus
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Trajectory")
+    assert page.evaluate("document.activeElement.innerText").startswith("Trajectory")
 
-    def luminance(name: str) -> float:
-        style = "getComputedStyle(document.documentElement)"
-        colour = page.evaluate(f"{style}.getPropertyValue('{name}').trim()").lstrip("#")
-        colour = "".join(c * 2 for c in colour) if len(colour) == 3 else colour
-        parts = [int(colour[n : n + 2], 16) / 255 for n in (0, 2, 4)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
+def test_a_screen_reader_finds_the_parts_by_role_and_name(page_file, visit):
+    page = visit(page_file)
+    page.wait_for_selector("#table tbody tr")
+    for role, name in (
+        ("main", None),
+        ("banner", None),
+        ("table", "Trajectories"),
+        ("table", "Pairs"),
+        ("img", "What became of them"),
+        ("columnheader", "Outcome"),
+        ("searchbox", None),
+        ("combobox", "Outcome"),
+        ("status", None),
+    ):
+        assert page.get_by_role(role, name=name).count() >= 1, (role, name)
+    page.goto(f"{page_file.as_uri()}#/t/task-1%2Ftrain-1%2F0")
+    page.wait_for_selector("article.on")
+    assert page.get_by_role("navigation", name="Steps").count() == 1
+    assert page.get_by_role("article", name="Step 2").count() == 1
+    assert page.get_by_role("button", name="Tokens", pressed=False).count() == 1
+    unnamed = "[...document.querySelectorAll('button, a, input, select, summary')]"
+    unnamed += ".filter((e) => !e.innerText.trim() && !e.labels?.length).length"
+    assert page.evaluate(unnamed) == 0
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog", name="Keys").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_links_of_a_trajectory_stay_text_and_a_gigantic_line_can_be_read(tmp_path, visit):
+    linked = "[x](javascript:alert(1)) <a href='javascript:alert(1)'>y</a> data:text/html,<script>"
+    steps = (
+        Step(text=linked, command=f"echo '{linked}'", observation=f"{linked}\u200b\u061c\ufeff"),
+        Step(text="long", command="cat big", observation="x" * 2_000_000),
+    )
+    run = make(1, steps=steps, tokens=None, trajectory_id='a/#/../%2F"><svg onload=alert(1)>')
+    write_page(tmp_path / "page.html", title="x", index=store(tmp_path / "run", [run]))
+    page = visit(tmp_path / "page.html")
+    page.click("#table tbody a")
+    page.wait_for_selector("article.on")
+    assert page.evaluate("[...document.links].every((a) => a.getAttribute('href')[0] === '#')")
+    assert "<U+200B><U+061C><U+FEFF>" in page.inner_text("#step-0 pre.observation")
+    page.keyboard.press("j")
+    assert page.locator("#step-1 pre.folded").bounding_box()["height"] < 500
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.fill("#find", "x")
+    assert page.inner_text("#found").endswith("found")
 
 
 @pytest.mark.slow
