@@ -29,7 +29,10 @@ def masked_patches(n_patches: int, *, ratio: float, seed: int, step: int, row_id
 
 def black_patch(image_processor: Any, n_values: int) -> Tensor:
     """[D], colour by colour: what a stock processor makes of a black patch."""
-    mean_C, std_C = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
+    mean_C, std_C = (
+        torch.tensor(image_processor.image_mean),
+        torch.tensor(image_processor.image_std),
+    )
     return (-mean_C / std_C).repeat_interleave(n_values // len(mean_C))
 
 

@@ -40,7 +40,7 @@ class PAPORequest:
 
 
 class PerceptionMixin:
-    """Adds PAPO's term to an FSDP engine; without a `PAPORequest` in the batch it changes nothing."""
+    """Adds PAPO's term to an FSDP engine; a batch without a `PAPORequest` goes as it would."""
 
     _papo: PAPORequest | None = None
     """Of the batch under way."""

@@ -47,7 +47,7 @@ def papo_loss(
     entropy_coef: float,
     masked_entropy_coef: float,
 ) -> PAPOLoss:
-    """``-coef * KL + entropy_coef * H + masked_entropy_coef * H_masked``, means over sampled tokens.
+    """``-coef * KL + entropy_coef * H + masked_entropy_coef * H_masked``, as means over tokens.
 
     The entropies are estimated as the release does, by minus the log-probability of what was
     sampled. `sampled_B_T` is 1 on tokens of the policy; `n_tokens` counts them in the WHOLE

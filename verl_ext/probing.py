@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from contextrl.pairs.budget import CountTokens
 from contextrl.pairs.errors import ImageError, PromptBudgetError
 from contextrl.pairs.probe import PairScorer, ProbeReport, probe_rendered
 from contextrl.pairs.render import EncodedPair
@@ -58,28 +59,45 @@ def probe_source(
     Raises `PairsError` or `ImageTokensError` naming the pair that a model cannot take.
     """
     count = make_token_counter(tokenizer) if max_tokens is not None else None
-    left_out: list[str] = []
-
-    def prompts() -> Iterator[RenderedPair]:
-        for pair in source[:limit]:
-            orders = [Order.POSITIVE_FIRST] if isinstance(pair, FixedPair) else list(Order)
-            try:
-                yield from [
-                    source.render(pair, order, styles, max_tokens=max_tokens, count_tokens=count)
-                    for order in orders
-                ]
-            except (PromptBudgetError, ImageError) as error:
-                left_out.append(pair.pair_id)
-                logger.warning("left out: %s", error)
-
-    rendered = list(prompts())
-    fixed = bool(len(source)) and isinstance(source[0], FixedPair)
+    rendered, left_out = rendered_prompts(
+        source, styles, max_tokens=max_tokens, count_tokens=count, limit=limit
+    )
     return probe_rendered(
         rendered,
         scorer,
         tokenizer,
-        style_name="released-file" if fixed else styles.trajectories.name,
+        style_name=style_name(source, styles),
         max_tokens=max_tokens,
-        over_budget=len(left_out),
+        over_budget=left_out,
         on_progress=on_progress,
     )
+
+
+def rendered_prompts(
+    source: PairSource,
+    styles: PairStyles,
+    *,
+    max_tokens: int | None,
+    count_tokens: CountTokens | None,
+    limit: int | None,
+) -> tuple[list[RenderedPair], int]:
+    """Every prompt to ask, and the number of pairs left out: too long, or an image is missing."""
+    rendered: list[RenderedPair] = []
+    left_out = 0
+    for pair in source[:limit]:
+        orders = [Order.POSITIVE_FIRST] if isinstance(pair, FixedPair) else list(Order)
+        try:
+            rendered += [
+                source.render(pair, order, styles, max_tokens=max_tokens, count_tokens=count_tokens)
+                for order in orders
+            ]
+        except (PromptBudgetError, ImageError) as error:
+            left_out += 1
+            logger.warning("left out: %s", error)
+    return rendered, left_out
+
+
+def style_name(source: PairSource, styles: PairStyles) -> str:
+    """As reports name it: the release's rows bring words of their own."""
+    fixed = bool(len(source)) and isinstance(source[0], FixedPair)
+    return "released-file" if fixed else styles.trajectories.name

@@ -221,7 +221,9 @@ def main():
         masked_logp = masked_logp if args.masked_gradient else masked_logp.detach()
         each = (masked_logp - logp).exp() - (masked_logp - logp) - 1
         kl += (each.detach() * episode.mask).sum().item() / n_tokens.item()
-        values = -papo.coef * each - papo.entropy_coef * logp - papo.masked_entropy_coef * masked_logp
+        values = (
+            -papo.coef * each - papo.entropy_coef * logp - papo.masked_entropy_coef * masked_logp
+        )
         grpo += (values * episode.mask).sum() / n_tokens
     expected_margins = []
     contrast = 0.0
