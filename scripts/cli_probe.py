@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # what these import would slow `contextrl probe --help` down
     from contextrl.pairs.intervals import Share
     from contextrl.pairs.probe import ProbeReport
     from contextrl.pairs.probe_tables import ProbeTables
+    from contextrl.pairs.types import RenderedPair
     from contextrl.verl_ext.pair_source import PairSource, PairStyles
 
 
@@ -101,18 +103,11 @@ def _ask_server(
     from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
     from contextrl.pairs.judge import CHARS_PER_TOKEN
     from contextrl.pairs.probe_endpoint import probe_endpoint
-    from contextrl.verl_ext.probing import rendered_prompts, style_name
+    from contextrl.verl_ext.probing import probe_in_parts, style_name
 
     def count(text: str) -> int:
         return int(len(text) / CHARS_PER_TOKEN) + 1
 
-    rendered, left_out = rendered_prompts(
-        source,
-        styles,
-        max_tokens=max_tokens,
-        count_tokens=count if max_tokens is not None else None,
-        limit=limit,
-    )
     endpoint = LiteLLMEndpoint(
         EndpointSettings(
             model=model if "/" in model else f"openai/{model}",
@@ -121,12 +116,23 @@ def _ask_server(
             temperature=0.0 if samples == 1 else 1.0,
         )
     )
-    return probe_endpoint(
-        rendered,
-        endpoint,
-        style_name=style_name(source, styles),
-        samples=samples,
-        over_budget=left_out,
+
+    def ask(rendered: Sequence[RenderedPair], on_part: Callable[[int, int], None]) -> ProbeReport:
+        return probe_endpoint(
+            rendered,
+            endpoint,
+            style_name=style_name(source, styles),
+            samples=samples,
+            on_progress=on_part,
+        )
+
+    return probe_in_parts(
+        source,
+        ask,
+        styles,
+        max_tokens=max_tokens,
+        count_tokens=count if max_tokens is not None else None,
+        limit=limit,
         on_progress=_progress,
     )
 

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from contextrl.pairs.budget import CountTokens
 from contextrl.pairs.errors import ImageError, PromptBudgetError
-from contextrl.pairs.probe import PairScorer, ProbeReport, probe_rendered
+from contextrl.pairs.probe import (
+    PairScorer,
+    ProbeReport,
+    PromptResult,
+    probe_rendered,
+    summarise,
+)
 from contextrl.pairs.render import EncodedPair
 from contextrl.pairs.render import token_counter as make_token_counter
 from contextrl.pairs.types import Order, RenderedPair
 from contextrl.verl_ext.errors import ConfigError
-from contextrl.verl_ext.pair_source import FixedPair, PairSource, PairStyles, pair_styles
+from contextrl.verl_ext.pair_source import (
+    FixedPair,
+    OwnPair,
+    PairSource,
+    PairStyles,
+    pair_styles,
+)
 from contextrl.verl_ext.settings import CAConfig
 
 logger = logging.getLogger(__name__)
+
+PAIRS_AT_ONCE = 32
+Progress = Callable[[int, int], None]
+"""(prompts done, prompts in all)."""
 
 
 class WorkerGroupScorer:
@@ -52,39 +68,77 @@ def probe_source(
     *,
     max_tokens: int | None = None,
     limit: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> ProbeReport:
     """Trajectories or images, our pairs in both orders, released ones in their own.
 
     Raises `PairsError` or `ImageTokensError` naming the pair that a model cannot take.
     """
-    count = make_token_counter(tokenizer) if max_tokens is not None else None
-    rendered, left_out = rendered_prompts(
-        source, styles, max_tokens=max_tokens, count_tokens=count, limit=limit
-    )
-    return probe_rendered(
-        rendered,
-        scorer,
-        tokenizer,
-        style_name=style_name(source, styles),
+
+    def ask(rendered: Sequence[RenderedPair], on_part: Progress) -> ProbeReport:
+        return probe_rendered(
+            rendered,
+            scorer,
+            tokenizer,
+            style_name=style_name(source, styles),
+            max_tokens=max_tokens,
+            on_progress=on_part,
+        )
+
+    return probe_in_parts(
+        source,
+        ask,
+        styles,
         max_tokens=max_tokens,
-        over_budget=left_out,
+        count_tokens=make_token_counter(tokenizer) if max_tokens is not None else None,
+        limit=limit,
         on_progress=on_progress,
     )
 
 
-def rendered_prompts(
+def probe_in_parts(
     source: PairSource,
+    ask: Callable[[Sequence[RenderedPair], Progress], ProbeReport],
     styles: PairStyles,
     *,
     max_tokens: int | None,
     count_tokens: CountTokens | None,
     limit: int | None,
+    on_progress: Progress | None,
+) -> ProbeReport:
+    """One report of what `ask` says, a few pairs at a time: their images never fill the memory."""
+    n_pairs = len(source) if limit is None else min(limit, len(source))
+    orders = 1 if _is_fixed(source) else len(Order)
+    say = on_progress or (lambda done, total: None)
+    prompts: list[PromptResult] = []
+    left_out = 0
+    for start in range(0, n_pairs, PAIRS_AT_ONCE):
+        part = source[start : min(start + PAIRS_AT_ONCE, n_pairs)]
+        rendered, lost = rendered_prompts(
+            source, part, styles, max_tokens=max_tokens, count_tokens=count_tokens
+        )
+
+        def on_part(done: int, _: int, before: int = orders * start) -> None:
+            say(before + done, orders * n_pairs)
+
+        report = ask(rendered, on_part)
+        prompts += report.prompts
+        left_out += lost + report.over_budget
+    return summarise(prompts, style_name=style_name(source, styles), over_budget=left_out)
+
+
+def rendered_prompts(
+    source: PairSource,
+    pairs: Iterable[OwnPair | FixedPair],
+    styles: PairStyles,
+    *,
+    max_tokens: int | None,
+    count_tokens: CountTokens | None,
 ) -> tuple[list[RenderedPair], int]:
-    """Every prompt to ask, and the number of pairs left out: too long, or an image is missing."""
+    """Their prompts, and the number of pairs left out: too long, or an image is missing."""
     rendered: list[RenderedPair] = []
     left_out = 0
-    for pair in source[:limit]:
+    for pair in pairs:
         orders = [Order.POSITIVE_FIRST] if isinstance(pair, FixedPair) else list(Order)
         try:
             rendered += [
@@ -99,5 +153,8 @@ def rendered_prompts(
 
 def style_name(source: PairSource, styles: PairStyles) -> str:
     """As reports name it: the release's rows bring words of their own."""
-    fixed = bool(len(source)) and isinstance(source[0], FixedPair)
-    return "released-file" if fixed else styles.trajectories.name
+    return "released-file" if _is_fixed(source) else styles.trajectories.name
+
+
+def _is_fixed(source: PairSource) -> bool:
+    return bool(len(source)) and isinstance(source[0], FixedPair)
