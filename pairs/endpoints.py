@@ -38,8 +38,9 @@ class ChatEndpoint(Protocol):
         max_tokens: int,
         top_logprobs: int = 0,
         images: Sequence[bytes] = (),
+        mark: str = "",
     ) -> ChatReply:
-        """`images` are PNG files and stand before the prompt.
+        """`images` are PNG files. They stand before the prompt, or where it says `mark`, once each.
 
         Raises `JudgeError`; `EndpointBusyError` when another try may help.
         """
@@ -83,8 +84,9 @@ class LiteLLMEndpoint:
         max_tokens: int,
         top_logprobs: int = 0,
         images: Sequence[bytes] = (),
+        mark: str = "",
     ) -> ChatReply:
-        content = _content(prompt, images)
+        content = _content(prompt, images, mark)
         return call_litellm(
             self._litellm,
             lambda: self._once(content, max_tokens, top_logprobs),
@@ -141,11 +143,18 @@ def data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _content(prompt: str, images: Sequence[bytes]) -> Any:
+def _content(prompt: str, images: Sequence[bytes], mark: str) -> Any:
+    """Raises `ValueError` unless the prompt holds `mark` once for each image."""
     if not images:
         return prompt
-    shown = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in images]
-    return [*shown, {"type": "text", "text": prompt}]
+    pieces = prompt.split(mark) if mark else [*[""] * len(images), prompt]
+    parts: list[dict[str, Any]] = []
+    for text, file in zip(pieces, [*images, None], strict=True):
+        if text.strip():  # some servers refuse blank parts
+            parts.append({"type": "text", "text": text})
+        if file is not None:
+            parts.append({"type": "image_url", "image_url": {"url": data_url(file)}})
+    return parts
 
 
 def _first_token(choice: Any) -> dict[str, float]:

@@ -42,7 +42,9 @@ def wilson(values: Sequence[float]) -> Share:
     p = sum(values) / n
     centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    return Share(mean=p, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+    # Rounding must not put the mean itself outside: at 1.0 the upper end is 1.0.
+    low, high = min(max(0.0, centre - half), p), max(min(1.0, centre + half), p)
+    return Share(mean=p, low=low, high=high, n=n)
 
 
 def paired_bootstrap(differences: Sequence[float], *, seed: int = 0) -> Change:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from PIL import Image
+
+from contextrl.pairs.encode import IMAGE_MARK
 from contextrl.pairs.endpoints import ChatEndpoint, ChatReply
+from contextrl.pairs.errors import ImageError
+from contextrl.pairs.images import open_image, png_file
 from contextrl.pairs.probe import ProbeReport, PromptResult, summarise
 from contextrl.pairs.types import RenderedPair
 
+logger = logging.getLogger(__name__)
+
 TOP_LOGPROBS = 20
 MAX_REPLY_TOKENS = 16
+MAX_PIXELS = 1_003_520
+"""Of an image as it is sent; what a local model sees by default, and all that fits a request."""
 _LETTER = re.compile(r"\b([AB])\b")
 
 
@@ -28,19 +38,37 @@ def probe_endpoint(
 ) -> ProbeReport:
     """Ask every prompt. Raises `JudgeError` when the endpoint refuses or stays busy.
 
-    Without log-probabilities the margin is the log-odds of `samples` replies, each letter counted
-    half a time more than it was said; with one sample it says right, wrong (+-1.1) or neither (0).
+    A pair with an image that does not open is left out, named in the log, and counted on top of
+    `over_budget`. Without log-probabilities the margin is the log-odds of `samples` replies, each
+    letter counted half a time more than it was said; with one sample it says right, wrong (+-1.1)
+    or neither (0).
     """
 
-    def ask(prompt: RenderedPair) -> PromptResult:
+    left_out: set[str] = set()
+
+    def ask(prompt: RenderedPair) -> PromptResult | None:
         text = prompt.prompt + (f"\n{prompt.prefill}" if prompt.prefill else "")
-        first = endpoint.ask(text, max_tokens=MAX_REPLY_TOKENS, top_logprobs=TOP_LOGPROBS)
+        try:
+            images = shown_images(prompt)
+        except ImageError as error:
+            logger.warning("left out: %s", error)
+            left_out.add(prompt.pair_id)
+            return None
+
+        def reply(top_logprobs: int = 0) -> ChatReply:
+            return endpoint.ask(
+                text,
+                max_tokens=MAX_REPLY_TOKENS,
+                top_logprobs=top_logprobs,
+                images=images,
+                mark=IMAGE_MARK if images else "",
+            )
+
+        first = reply(TOP_LOGPROBS)
         margin = letter_margin(first)
         if margin is None:
-            rest = [
-                endpoint.ask(text, max_tokens=MAX_REPLY_TOKENS) for _ in range(max(0, samples - 1))
-            ]
-            margin = sampled_margin([reply.text for reply in (first, *rest)])
+            rest = [reply() for _ in range(max(0, samples - 1))]
+            margin = sampled_margin([each.text for each in (first, *rest)])
         return PromptResult(
             pair_id=prompt.pair_id,
             order=prompt.order,
@@ -48,12 +76,39 @@ def probe_endpoint(
             margin=margin if prompt.correct == "A" else -margin,
         )
 
-    results = []
+    results: list[PromptResult] = []
     with ThreadPoolExecutor(concurrency) as pool:
-        for result in pool.map(ask, rendered):
-            results.append(result)
-            on_progress(len(results), len(rendered))
-    return summarise(results, style_name=style_name, over_budget=over_budget)
+        for done, result in enumerate(pool.map(ask, rendered), start=1):
+            results += [result] if result is not None else []
+            on_progress(done, len(rendered))
+    return summarise(
+        [result for result in results if result.pair_id not in left_out],
+        style_name=style_name,
+        over_budget=over_budget + len(left_out),
+    )
+
+
+def shown_images(prompt: RenderedPair) -> list[bytes]:
+    """PNG files of its images, opened and reduced as for a local model.
+
+    Raises `ImageError` naming the pair for a file that does not open, or marks that do not fit.
+    """
+    marks = prompt.prompt.count(IMAGE_MARK)
+    if prompt.images and marks != len(prompt.images):
+        raise ImageError(
+            f"{prompt.pair_id}: expected one {IMAGE_MARK} for each of its {len(prompt.images)} "
+            f"images, found {marks}; fix or drop the row"
+        )
+    return [png_file(_reduced(open_image(file, row_id=prompt.pair_id))) for file in prompt.images]
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    if width * height <= MAX_PIXELS:
+        return image
+    scale = math.sqrt(MAX_PIXELS / (width * height))
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def letter_margin(reply: ChatReply) -> float | None:

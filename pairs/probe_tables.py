@@ -26,6 +26,18 @@ PUBLISHED = {
     "Klear-AgentForge-8B": 0.505,
     "Klear-AgentForge-8B after ContextRL": 0.855,
 }
+# The same for its 200 pairs of images.
+PUBLISHED_IMAGES = {
+    "GPT-5.4": 0.840,
+    "Claude Opus 4.7": 0.830,
+    "Qwen3-VL-8B": 0.595,
+    "Qwen3.5-9B": 0.575,
+    "Qwen2.5-VL-7B": 0.570,
+    "Qwen2.5-VL-7B after GRPO": 0.580,
+    "Qwen2.5-VL-7B after ContextRL": 0.895,
+    "Qwen3-VL-8B after GRPO": 0.570,
+    "Qwen3-VL-8B after ContextRL": 0.850,
+}
 
 
 class GroupResult(Record):
@@ -41,16 +53,19 @@ class ProbeTables(Record):
     by_length: tuple[GroupResult, ...]
     histogram: dict[str, int]
     """Prompts by margin, nats."""
+    kind: str
+    """Of the published accuracies: `agentic` or `multimodal`."""
     published: dict[str, float]
 
 
-def tables(report: ProbeReport, pairs: Mapping[str, Pair]) -> ProbeTables:
+def tables(report: ProbeReport, pairs: Mapping[str, Pair], *, of_images: bool) -> ProbeTables:
     """Groups are empty for released files, which do not say where a prompt came from."""
     return ProbeTables(
         by_domain=_grouped(report, pairs, _domain),
         by_length=_grouped(report, pairs, _length),
         histogram=histogram([each.margin for each in report.prompts]),
-        published=PUBLISHED,
+        kind="multimodal" if of_images else "agentic",
+        published=PUBLISHED_IMAGES if of_images else PUBLISHED,
     )
 
 

@@ -19,6 +19,9 @@ from contextrl.pairs.errors import ImageError, PairFileError
 from contextrl.pairs.images import open_image, pixel_digest
 from contextrl.pairs.vqa import VQARow
 
+WAITING_PIXELS = 100_000_000
+"""Of decoded images in memory at once, 300 MB: a batch of posters is embedded in parts."""
+
 Sources = Sequence[tuple[str, Sequence[VQARow]]]
 """Named sets of rows; caps count by name."""
 Progress = Callable[[str, int, int], None]
@@ -116,7 +119,8 @@ class RowScan:
             pixels = bytes.fromhex(pixel_digest(image))[:16]
             self._waiting[digest] = (SeenImage(digest, pixels, look_of(image)), image)
         number = len(self._vectors) + list(self._waiting).index(digest)
-        if len(self._waiting) >= self._batch:
+        n_pixels = sum(image.width * image.height for _, image in self._waiting.values())
+        if len(self._waiting) >= self._batch or n_pixels >= WAITING_PIXELS:
             self._flush()
         return number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what these import would slow `contextrl probe --help` down
     from contextrl.pairs.intervals import Share
     from contextrl.pairs.probe import ProbeReport
     from contextrl.pairs.probe_tables import ProbeTables
-    from contextrl.pairs.types import Pair
+    from contextrl.pairs.types import RenderedPair
     from contextrl.verl_ext.pair_source import PairSource, PairStyles
 
 
@@ -37,7 +37,11 @@ def probe(
         str | None, typer.Option(help="What the reply begins with; the style's own by default.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Trim each prompt to this, or leave its pair out.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trim each prompt to this, or leave its pair out; a server's images do not count.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
@@ -54,22 +58,19 @@ def probe(
     json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
 ) -> None:
     """Measure how often a model picks the supporting context."""
-    from contextrl.pairs.types import ImagePair, TrajectoryPair
+    from contextrl.pairs.probe_tables import tables
     from contextrl.verl_ext.pair_source import PairSource, pair_styles
 
     styles = pair_styles(style.value, prefill)
     # Read before the model is loaded: a bad path should not cost a minute.
     source = PairSource.open(pairs)
-    by_id = {
-        pair.pair_id: pair
-        for pair in source[:limit]
-        if isinstance(pair, TrajectoryPair | ImagePair)
-    }
+
+    def say(report: ProbeReport) -> None:
+        beside = tables(report, source.own(limit), of_images=source.of_images)
+        _say(report, beside, model, plot, json)
+
     if base_url is not None:
-        report = _ask_server(
-            source, limit, styles, model, base_url, api_key_env, samples, max_tokens
-        )
-        _say(report, by_id, model, plot, json)
+        say(_ask_server(source, limit, styles, model, base_url, api_key_env, samples, max_tokens))
         return
 
     from contextrl.verl_ext.probing import probe_source
@@ -85,7 +86,7 @@ def probe(
         limit=limit,
         on_progress=_progress,
     )
-    _say(report, by_id, model, plot, json)
+    say(report)
 
 
 def _ask_server(
@@ -100,38 +101,13 @@ def _ask_server(
 ) -> ProbeReport:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no download when imported
     from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
-    from contextrl.pairs.errors import PromptBudgetError
     from contextrl.pairs.judge import CHARS_PER_TOKEN
     from contextrl.pairs.probe_endpoint import probe_endpoint
-    from contextrl.pairs.types import Order
-    from contextrl.scripts.console import ScriptError
-    from contextrl.verl_ext.pair_source import FixedPair
+    from contextrl.verl_ext.probing import probe_in_parts, style_name
 
     def count(text: str) -> int:
         return int(len(text) / CHARS_PER_TOKEN) + 1
 
-    rendered = []
-    over_budget = 0
-    for pair in source[:limit]:
-        fixed = isinstance(pair, FixedPair)
-        try:
-            rendered += [
-                source.render(
-                    pair,
-                    order,
-                    styles,
-                    max_tokens=max_tokens,
-                    count_tokens=count if max_tokens is not None else None,
-                )
-                for order in ([Order.POSITIVE_FIRST] if fixed else Order)
-            ]
-        except PromptBudgetError:
-            over_budget += 1
-    if any(each.images for each in rendered):
-        raise ScriptError(
-            "expected pairs of text for --base-url, found pairs of images; probe a local vision "
-            "model instead"
-        )
     endpoint = LiteLLMEndpoint(
         EndpointSettings(
             model=model if "/" in model else f"openai/{model}",
@@ -140,22 +116,30 @@ def _ask_server(
             temperature=0.0 if samples == 1 else 1.0,
         )
     )
-    return probe_endpoint(
-        rendered,
-        endpoint,
-        style_name=styles.trajectories.name,
-        samples=samples,
-        over_budget=over_budget,
+
+    def ask(rendered: Sequence[RenderedPair], on_part: Callable[[int, int], None]) -> ProbeReport:
+        return probe_endpoint(
+            rendered,
+            endpoint,
+            style_name=style_name(source, styles),
+            samples=samples,
+            on_progress=on_part,
+        )
+
+    return probe_in_parts(
+        source,
+        ask,
+        styles,
+        max_tokens=max_tokens,
+        count_tokens=count if max_tokens is not None else None,
+        limit=limit,
         on_progress=_progress,
     )
 
 
 def _say(
-    report: ProbeReport, pairs: Mapping[str, Pair], model: str, plot: Path | None, json: bool
+    report: ProbeReport, beside: ProbeTables, model: str, plot: Path | None, json: bool
 ) -> None:
-    from contextrl.pairs.probe_tables import tables
-
-    beside = tables(report, pairs)
     if json:
         whole = report.model_dump(mode="json") | {"tables": beside.model_dump(mode="json")}
         typer.echo(dumps(whole))
@@ -178,7 +162,7 @@ def groups(beside: ProbeTables, model: str, accuracy: Share) -> str:
         ]
     lines.append("margins, nats")
     lines += [f"  {name:<16}{count:>6}" for name, count in beside.histogram.items() if count]
-    lines.append("beside the published agentic accuracies (other pairs, so no ranking)")
+    lines.append(f"beside the published {beside.kind} accuracies (other pairs, so no ranking)")
     ranked = {**beside.published, f"{model} (this run)": accuracy.mean}
     lines += [
         f"  {name:<48}{value:6.1%}" for name, value in sorted(ranked.items(), key=lambda i: -i[1])

@@ -29,11 +29,13 @@ from contextrl.scripts.run_folder import (
 from contextrl.scripts.stages import Cache, Stages
 from contextrl.verl_ext.compose import CONFIG_DIR, compose
 from contextrl.verl_ext.settings import CAConfig, JobConfig
+from contextrl.verl_ext.settings_papo import PAPOConfig
 
 
 def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     """The whole job; the run folder it ends in."""
     config = load_run(resume) if resume else compose(overrides)
+    PAPOConfig.from_mapping(config.get("papo")).require_images(sees=False)
     run_dir = resume or new_run_dir(config)
     prepared = (run_dir / CONFIG).exists()
     job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)

@@ -33,6 +33,7 @@ from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
+from contextrl.verl_ext.settings_papo import PAPOConfig
 
 MODEL = "actor_rollout_ref.model.path"
 
@@ -45,11 +46,13 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     config = load_run(resume) if resume else compose(overrides)
     run_dir = resume or new_run_dir(config, "vl")
     job = JobConfig.from_mapping(config.job)
+    papo = PAPOConfig.from_mapping(config.get("papo"))
     stages.say(f"run folder {run_dir}")
     if not (run_dir / CONFIG).exists():
         prepare(config, run_dir, job, stages)
     ca = CAConfig.from_mapping(config.ca)
-    with stages.stage("train", f"GRPO + {ca.lam:g} x CA through veRL, log in {run_dir}/train.log"):
+    terms = f"GRPO + {ca.lam:g} x CA" + (f" + {papo.coef:g} x PAPO" if papo.active else "")
+    with stages.stage("train", f"{terms} through veRL, log in {run_dir}/train.log"):
         total = config.trainer.total_training_steps
         train(
             run_dir,

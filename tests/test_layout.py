@@ -30,6 +30,7 @@ TOUCHES_VERL = frozenset(
         "cpu",
         "engine",
         "main",
+        "papo",
         "register",
         "rollout_hf",
         "rollout_vllm",

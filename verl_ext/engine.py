@@ -1,4 +1,4 @@
-"""The CA loss inside veRL's engine. The one file that knows engine internals (veRL 0.9.1).
+"""The CA loss inside veRL's engine. With `papo` the one file that knows its internals (veRL 0.9.1).
 
 A mixin over `forward_backward_batch`: CA micro-batches run first, then veRL's own GRPO
 micro-batches, into the same gradients, before the same clip and the same optimizer step. Logits are
@@ -32,6 +32,7 @@ from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ConfigError, EngineHookError
 from contextrl.verl_ext.grad_norms import give_back_gradients, take_gradients
 from contextrl.verl_ext.pair_set import PairSet
+from contextrl.verl_ext.papo import PerceptionMixin
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
 from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.vision import (
@@ -250,8 +251,8 @@ def _micro_batches(pairs: Sequence[EncodedPair], size: int) -> Iterator[Sequence
         yield pairs[start : start + size]
 
 
-class ContextAwareFSDPEngine(ContextAwareMixin, FSDPEngineWithLMHead):  # type: ignore[misc]
-    """veRL's FSDP engine with the CA term."""
+class ContextAwareFSDPEngine(ContextAwareMixin, PerceptionMixin, FSDPEngineWithLMHead):  # type: ignore[misc]
+    """veRL's FSDP engine with the CA term, and PAPO's where it is asked for."""
 
 
 # The (device, vendor) key beats veRL's own device-only key, so the strategy keeps its name.

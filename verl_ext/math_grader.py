@@ -1,8 +1,9 @@
 """`math-verify` behind a process that can be killed: its input is a model's output.
 
 `10**10**10`, a tower of roots or an integral can keep a computer algebra system busy for ever, and
-the library's own time limits need the main thread. A child that takes too long is ended, the two
-expressions count as different, and the next question starts another child.
+the library's own time limits need the main thread. A child that computes too long is ended, the
+two expressions count as different, and the next question starts another child. What counts is the
+child's own computing time: on a machine that trains, a right answer must not turn wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import subprocess
 import sys
 import threading
 
-PATIENCE_S = 3.0
-START_S = 60.0
-"""The child's imports, on a busy machine."""
+PATIENCE_S = 3
+"""Of computing, for one question."""
+WALL_S = 120.0
+"""Waiting for a child that neither answers nor computes; its imports on a busy machine, too."""
 MEMORY_BYTES = 2 << 30
 READY = "ready"
 
@@ -25,7 +27,7 @@ READY = "ready"
 class MathGrader:
     """Asks one child at a time; safe to share between threads."""
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, patience_s: int = PATIENCE_S) -> None:
         self._patience_s = patience_s
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
@@ -38,7 +40,7 @@ class MathGrader:
             with contextlib.suppress(OSError, ValueError):
                 child.stdin.write(json.dumps([given, expected]) + "\n")
                 child.stdin.flush()
-                answer = _line(child, self._patience_s)
+                answer = _line(child)
                 if answer:
                     return answer == "true"
             self._end()
@@ -50,13 +52,13 @@ class MathGrader:
 
     def _start(self) -> subprocess.Popen[str] | None:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, str(self._patience_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        if _line(self._child, START_S) != READY:
+        if _line(self._child) != READY:
             self._end()
         return self._child
 
@@ -68,14 +70,14 @@ class MathGrader:
 
 
 def equal_expressions(given: str, expected: str) -> bool:
-    """Whether both are the same mathematics; False when that takes longer than `PATIENCE_S`."""
+    """Whether both are the same mathematics; False when that takes more than `PATIENCE_S`."""
     return _grader.equal(given, expected)
 
 
-def _line(child: subprocess.Popen[str], patience_s: float) -> str:
-    """One line of the child, or "" when it took too long or is gone."""
+def _line(child: subprocess.Popen[str]) -> str:
+    """One line of the child, or "" when it is gone or stuck."""
     assert child.stdout is not None
-    ready, _, _ = select.select([child.stdout], [], [], patience_s)
+    ready, _, _ = select.select([child.stdout], [], [], WALL_S)
     return child.stdout.readline().strip() if ready else ""
 
 
@@ -83,8 +85,11 @@ _grader = MathGrader()
 atexit.register(_grader.close)
 
 
-def _serve() -> None:
-    """The child: pairs of expressions as JSON lines in, `true` or `false` out."""
+def _serve(patience_s: int) -> None:
+    """The child: pairs of expressions as JSON lines in, `true` or `false` out.
+
+    The system ends it when one of them takes more than `patience_s` of its computing time.
+    """
     import logging
     import resource
 
@@ -92,8 +97,13 @@ def _serve() -> None:
 
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    verify(parse("$1$", parsing_timeout=None), parse("$1$", parsing_timeout=None))  # loads the rest
     print(READY, flush=True)
     for line in sys.stdin:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = int(used.ru_utime + used.ru_stime) + 1 + patience_s
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         given, expected = json.loads(line)
         try:
             left, right = (parse(f"${text}$", parsing_timeout=None) for text in (given, expected))
@@ -104,4 +114,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(int(sys.argv[1]))

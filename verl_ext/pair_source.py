@@ -71,6 +71,18 @@ class PairSource(Sequence[OwnPair | FixedPair]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self._pairs[index]
 
+    @property
+    def of_images(self) -> bool:
+        """Whether any of its pairs shows images."""
+        rows = isinstance(self._pairs, _RowPairs)
+        return rows or any(isinstance(pair, ImagePair) for pair in self._pairs)
+
+    def own(self, limit: int | None = None) -> dict[str, OwnPair]:
+        """The first pairs by their ids; none of the release's, which do not say where from."""
+        if isinstance(self._pairs, _RowPairs):
+            return {}
+        return {pair.pair_id: pair for pair in self[:limit] if isinstance(pair, OwnPair)}
+
     def render(
         self,
         pair: OwnPair | FixedPair,

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from contextrl.pairs.budget import CountTokens
 from contextrl.pairs.errors import ImageError, PromptBudgetError
-from contextrl.pairs.probe import PairScorer, ProbeReport, probe_rendered
+from contextrl.pairs.probe import (
+    PairScorer,
+    ProbeReport,
+    PromptResult,
+    probe_rendered,
+    summarise,
+)
 from contextrl.pairs.render import EncodedPair
 from contextrl.pairs.render import token_counter as make_token_counter
 from contextrl.pairs.types import Order, RenderedPair
 from contextrl.verl_ext.errors import ConfigError
-from contextrl.verl_ext.pair_source import FixedPair, PairSource, PairStyles, pair_styles
+from contextrl.verl_ext.pair_source import (
+    FixedPair,
+    OwnPair,
+    PairSource,
+    PairStyles,
+    pair_styles,
+)
 from contextrl.verl_ext.settings import CAConfig
 
 logger = logging.getLogger(__name__)
+
+PAIRS_AT_ONCE = 32
+Progress = Callable[[int, int], None]
+"""(prompts done, prompts in all)."""
 
 
 class WorkerGroupScorer:
@@ -51,35 +68,93 @@ def probe_source(
     *,
     max_tokens: int | None = None,
     limit: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> ProbeReport:
     """Trajectories or images, our pairs in both orders, released ones in their own.
 
     Raises `PairsError` or `ImageTokensError` naming the pair that a model cannot take.
     """
-    count = make_token_counter(tokenizer) if max_tokens is not None else None
-    left_out: list[str] = []
 
-    def prompts() -> Iterator[RenderedPair]:
-        for pair in source[:limit]:
-            orders = [Order.POSITIVE_FIRST] if isinstance(pair, FixedPair) else list(Order)
-            try:
-                yield from [
-                    source.render(pair, order, styles, max_tokens=max_tokens, count_tokens=count)
-                    for order in orders
-                ]
-            except (PromptBudgetError, ImageError) as error:
-                left_out.append(pair.pair_id)
-                logger.warning("left out: %s", error)
+    def ask(rendered: Sequence[RenderedPair], on_part: Progress) -> ProbeReport:
+        return probe_rendered(
+            rendered,
+            scorer,
+            tokenizer,
+            style_name=style_name(source, styles),
+            max_tokens=max_tokens,
+            on_progress=on_part,
+        )
 
-    rendered = list(prompts())
-    fixed = bool(len(source)) and isinstance(source[0], FixedPair)
-    return probe_rendered(
-        rendered,
-        scorer,
-        tokenizer,
-        style_name="released-file" if fixed else styles.trajectories.name,
+    return probe_in_parts(
+        source,
+        ask,
+        styles,
         max_tokens=max_tokens,
-        over_budget=len(left_out),
+        count_tokens=make_token_counter(tokenizer) if max_tokens is not None else None,
+        limit=limit,
         on_progress=on_progress,
     )
+
+
+def probe_in_parts(
+    source: PairSource,
+    ask: Callable[[Sequence[RenderedPair], Progress], ProbeReport],
+    styles: PairStyles,
+    *,
+    max_tokens: int | None,
+    count_tokens: CountTokens | None,
+    limit: int | None,
+    on_progress: Progress | None,
+) -> ProbeReport:
+    """One report of what `ask` says, a few pairs at a time: their images never fill the memory."""
+    n_pairs = len(source) if limit is None else min(limit, len(source))
+    orders = 1 if _is_fixed(source) else len(Order)
+    say = on_progress or (lambda done, total: None)
+    prompts: list[PromptResult] = []
+    left_out = 0
+    for start in range(0, n_pairs, PAIRS_AT_ONCE):
+        part = source[start : min(start + PAIRS_AT_ONCE, n_pairs)]
+        rendered, lost = rendered_prompts(
+            source, part, styles, max_tokens=max_tokens, count_tokens=count_tokens
+        )
+
+        def on_part(done: int, _: int, before: int = orders * start) -> None:
+            say(before + done, orders * n_pairs)
+
+        report = ask(rendered, on_part)
+        prompts += report.prompts
+        left_out += lost + report.over_budget
+    return summarise(prompts, style_name=style_name(source, styles), over_budget=left_out)
+
+
+def rendered_prompts(
+    source: PairSource,
+    pairs: Iterable[OwnPair | FixedPair],
+    styles: PairStyles,
+    *,
+    max_tokens: int | None,
+    count_tokens: CountTokens | None,
+) -> tuple[list[RenderedPair], int]:
+    """Their prompts, and the number of pairs left out: too long, or an image is missing."""
+    rendered: list[RenderedPair] = []
+    left_out = 0
+    for pair in pairs:
+        orders = [Order.POSITIVE_FIRST] if isinstance(pair, FixedPair) else list(Order)
+        try:
+            rendered += [
+                source.render(pair, order, styles, max_tokens=max_tokens, count_tokens=count_tokens)
+                for order in orders
+            ]
+        except (PromptBudgetError, ImageError) as error:
+            left_out += 1
+            logger.warning("left out: %s", error)
+    return rendered, left_out
+
+
+def style_name(source: PairSource, styles: PairStyles) -> str:
+    """As reports name it: the release's rows bring words of their own."""
+    return "released-file" if _is_fixed(source) else styles.trajectories.name
+
+
+def _is_fixed(source: PairSource) -> bool:
+    return bool(len(source)) and isinstance(source[0], FixedPair)

@@ -21,9 +21,12 @@ from verl.utils.device import get_device_name
 
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.errors import ConfigError, EmptyBatchError
+from contextrl.verl_ext.papo import REQUEST_KEY as PAPO_KEY
+from contextrl.verl_ext.papo import PAPORequest
 from contextrl.verl_ext.probing import WorkerGroupScorer, probe_held_out
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
+from contextrl.verl_ext.settings_papo import PAPOConfig
 from contextrl.verl_ext.worker import ContextAwareWorker
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,7 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
     def __init__(self, config: Any) -> None:
         self.ca = CAConfig.from_mapping(config.ca)
         self.job = JobConfig.from_mapping(config.job)
+        self.papo = PAPOConfig.from_mapping(config.get("papo"))
         super().__init__(config)
 
     def _build_replay_buffer(self) -> Any:
@@ -83,11 +87,16 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
                 train_step=self.global_steps - 1,
                 updates_per_step=self._updates_per_step(),
             )
+        if self.papo.active:
+            batch.extra_info[PAPO_KEY] = PAPORequest(
+                config=self.papo, train_step=self.global_steps - 1
+            )
         try:
             output = super()._update_actor(batch, metrics)
         finally:
-            batch.extra_info.pop(REQUEST_KEY, None)
-        for key in [key for key in metrics if key.startswith("actor/ca/")]:
+            for key in (REQUEST_KEY, PAPO_KEY):
+                batch.extra_info.pop(key, None)
+        for key in [key for key in metrics if key.startswith(("actor/ca/", "actor/papo/"))]:
             metrics[key.removeprefix("actor/")] = metrics.pop(key)
         return output
 

@@ -34,6 +34,7 @@ def verl_facts():
             "forward_backward_batch": parameters(E.forward_backward_batch),
             "gradient_sync": parameters(E._gradient_sync_context),
             "prepare_model_inputs": parameters(E.prepare_model_inputs),
+            "forward_step": parameters(E.forward_step),
             "actor_worker_cls": hasattr(W, "actor_worker_cls"),
             "ref_worker_cls": hasattr(W, "ref_worker_cls"),
             "build_module": parameters(E._build_module),
@@ -69,6 +70,7 @@ def test_engine_hooks(verl_facts):
     assert verl_facts["forward_backward_batch"] == expected
     assert verl_facts["gradient_sync"] == ["self", "is_last_micro_batch"]
     assert verl_facts["prepare_model_inputs"] == ["self", "micro_batch"]
+    assert verl_facts["forward_step"] == ["self", "micro_batch", "loss_function", "forward_only"]
 
 
 def test_worker_and_trainer_hooks(verl_facts):

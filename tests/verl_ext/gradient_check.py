@@ -4,6 +4,7 @@ Run by torchrun from test_engine_gradients.py; prints one JSON line from rank 0.
 """
 
 import argparse
+import dataclasses
 import json
 from functools import partial
 
@@ -23,7 +24,11 @@ from verl.workers.utils.losses import ppo_loss
 
 from contextrl.verl_ext.collate import jagged
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
+from contextrl.verl_ext.image_masking import masked_patches
+from contextrl.verl_ext.papo import REQUEST_KEY as PAPO_KEY
+from contextrl.verl_ext.papo import PAPORequest
 from contextrl.verl_ext.settings import CAConfig
+from contextrl.verl_ext.settings_papo import PAPOConfig
 from contextrl.verl_ext.vision import freeze_vision_tower
 
 
@@ -40,10 +45,27 @@ class FixedPairs:
         return self.pairs[draw.index]
 
 
-def response_logprobs(model, episode):
-    logp = model.logits(episode.ids, episode.vision).log_softmax(-1)
+def response_logprobs(model, episode, vision=None):
+    logp = model.logits(episode.ids, vision or episode.vision).log_softmax(-1)
     after = len(episode.prompt) - 1
     return logp[after:-1].gather(1, episode.response[:, None])[:, 0]
+
+
+def masked(vision, processor, papo, step):
+    """`vision` as the reference masks it: the same patches, blackened in a loop."""
+    if vision is None or vision.pixel_values is None:
+        return vision
+    patches = vision.pixel_values.clone()
+    chosen = masked_patches(
+        len(patches), ratio=papo.mask_ratio, seed=papo.seed, step=step, row_id=vision.row_id
+    )
+    per_colour = patches.shape[1] // 3
+    for colour, (mean, std) in enumerate(
+        zip(processor.image_mean, processor.image_std, strict=True)
+    ):
+        for patch in chosen.nonzero()[:, 0].tolist():
+            patches[patch, colour * per_colour : (colour + 1) * per_colour] = (0 - mean) / std
+    return dataclasses.replace(vision, pixel_values=patches)
 
 
 def main():
@@ -55,6 +77,8 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one-length", type=int, default=0)
     parser.add_argument("--freeze", type=int, default=0)
+    parser.add_argument("--papo", type=float, default=0.0)
+    parser.add_argument("--masked-gradient", type=int, default=0)
     args = parser.parse_args()
 
     on_gpu = args.device == "cuda"
@@ -149,6 +173,15 @@ def main():
     tu.assign_non_tensor(
         batch, **{REQUEST_KEY: CARequest(config=ca, train_step=0, updates_per_step=1)}
     )
+    papo = PAPOConfig(
+        coef=args.papo,
+        entropy_coef=args.papo / 2,
+        masked_entropy_coef=args.papo / 3,
+        masked_gradient=bool(args.masked_gradient),
+        seed=3,
+    )
+    if papo.active:
+        tu.assign_non_tensor(batch, **{PAPO_KEY: PAPORequest(config=papo, train_step=5)})
     actor = FSDPActorConfig(
         strategy="fsdp2",
         rollout_n=1,
@@ -180,6 +213,18 @@ def main():
         a, m = episode.advantage, episode.mask
         ratio = (response_logprobs(reference, episode) - o).exp()
         grpo += (torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2)) * m).sum() / n_tokens
+    kl = 0.0
+    for episode in episodes if papo.active else []:
+        logp = response_logprobs(reference, episode)
+        blind = masked(episode.vision, model_config.processor.image_processor, papo, 5)
+        masked_logp = response_logprobs(reference, episode, blind)
+        masked_logp = masked_logp if args.masked_gradient else masked_logp.detach()
+        each = (masked_logp - logp).exp() - (masked_logp - logp) - 1
+        kl += (each.detach() * episode.mask).sum().item() / n_tokens.item()
+        values = (
+            -papo.coef * each - papo.entropy_coef * logp - papo.masked_entropy_coef * masked_logp
+        )
+        grpo += (values * episode.mask).sum() / n_tokens
     expected_margins = []
     contrast = 0.0
     for pair in pairs:
@@ -203,6 +248,7 @@ def main():
     )
     if rank == 0:
         metrics = {k: v for k, v in output["metrics"].items() if k.startswith("ca/")}
+        found_kl = output["metrics"]["papo/kl"].aggregate() if papo.active else 0.0
         print(
             json.dumps(
                 {
@@ -211,6 +257,8 @@ def main():
                     "same_parameters": set(ours)
                     == {n for n, p in reference.module.named_parameters() if p.grad is not None},
                     "metrics": metrics,
+                    "kl": found_kl,
+                    "expected_kl": kl,
                     "expected": {"ca/grad_norm": ca_norm, "ca/grad_norm_grpo": grpo_norm},
                     "margins": margins,
                     "expected_margins": expected_margins,

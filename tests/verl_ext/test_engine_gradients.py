@@ -69,6 +69,21 @@ def test_gradients_with_a_frozen_vision_tower_and_sequences_of_one_length(random
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "masked_gradient"), [(1, 0), (2, 0), (2, 1)])
+def test_gradients_with_papo_beside_the_ca_loss(random_qwen25_vl, ranks, masked_gradient):
+    found = check(
+        random_qwen25_vl, ranks=ranks, micro_batch=2, papo=0.3, masked_gradient=masked_gradient
+    )
+    print(f"\n{ranks} ranks: relative error {found['relative_error']:.1e}, KL {found['kl']:.1e}")
+
+    assert found["relative_error"] <= 1e-5
+    assert found["vision_gradient"] > 0
+    assert found["kl"] > 0
+    if ranks == 1:  # else each rank reports its share
+        assert found["kl"] == pytest.approx(found["expected_kl"], rel=1e-4)
+
+
+@pytest.mark.slow
 def test_without_weight_the_margins_are_measured_and_the_gradients_are_grpos_alone(random_model):
     found = check(random_model, ranks=1, lam=0.0)
 

@@ -1,6 +1,7 @@
 """The reward of an image question: the release's weights, and answers in every form."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from contextrl.verl_ext.answers import same_answer
 from contextrl.verl_ext.math_grader import MathGrader
 from contextrl.verl_ext.rewards import compute_score, given_answer, score, well_formed
 
+FORMS = Path(__file__).with_name("answers.tsv")
 SAME = [
     ("B", "B"),
     ("(B)", "B"),
@@ -84,6 +86,24 @@ def test_another_answer(given, expected):
     assert not same_answer(given, expected)
 
 
+def test_the_forms_of_the_benchmarks_and_their_near_misses():
+    wrong, expected_same = [], True
+    for line in FORMS.read_text(encoding="utf-8").splitlines():
+        if line in ("[SAME]", "[DIFFERENT]"):
+            expected_same = line == "[SAME]"
+        elif not line.startswith("#"):
+            given, _, expected = line.partition("\t")
+            if same_answer(given, expected) is not expected_same:
+                wrong.append((given, expected))
+    assert not wrong
+
+
+def test_an_answer_may_be_more_exact_than_the_one_expected_but_not_less():
+    assert same_answer("3.1416", "3.14")
+    assert not same_answer("3.1", "3.14")
+    assert not same_answer("3.2", "3")  # an integer is no rounded number
+
+
 @pytest.mark.parametrize(
     ("reply", "answer"),
     [
@@ -127,7 +147,7 @@ def test_accuracy_and_format_are_weighed_as_in_the_release():
 
 
 def test_a_computation_without_an_end_is_ended_and_the_next_one_answered():
-    grader = MathGrader(patience_s=1.0)
+    grader = MathGrader(patience_s=1)
     assert grader.equal("\\sqrt{4}", "2")
     began = time.monotonic()
     assert not grader.equal("9^{9^{9^{9}}}", "2")
