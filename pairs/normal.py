@@ -7,13 +7,18 @@ is found inside a numbered view, a diff, a shell string, a heredoc or a one-line
 from __future__ import annotations
 
 import re
-from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import accumulate
 
 MIN_DISTINCTIVE = 6
 """Characters of normal form. Shorter lines (`else:`, `pass`) say nothing about a patch."""
 MAX_LINE = 240
 """Of a longer line its first characters are looked for: enough to know it, and linear to find."""
+
+MAX_REMEMBERED = 300
+"""Characters of a line whose form is kept: runs show the same lines again and again."""
 
 Span = tuple[int, int]
 """Half-open range of characters."""
@@ -25,12 +30,25 @@ _WORD = re.compile(r"\w")
 
 
 def normal(line: str) -> str:
+    return _short(line) if len(line) <= MAX_REMEMBERED else _IGNORED.sub("", line)
+
+
+@lru_cache(maxsize=1 << 16)
+def _short(line: str) -> str:
     return _IGNORED.sub("", line)
 
 
 def line_forms(line: str) -> tuple[str, str]:
     """Normal form of a line as it stands, and without the `file:12:` or `12` of a view."""
-    form = normal(line)
+    if len(line) <= MAX_REMEMBERED:
+        return _short_forms(line)
+    form = _IGNORED.sub("", line)
+    return form, _VIEW_PREFIX.sub("", form, count=1)
+
+
+@lru_cache(maxsize=1 << 16)
+def _short_forms(line: str) -> tuple[str, str]:
+    form = _IGNORED.sub("", line)
     return form, _VIEW_PREFIX.sub("", form, count=1)
 
 
@@ -50,8 +68,11 @@ class NormalText:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.form = _IGNORED.sub("", text)
-        self._offsets: array[int] | None = None
+        # Nothing that is ignored depends on what stands across a line's end, so that the form of a
+        # text is that of its lines: most of them are known from the message before.
+        self.form = "".join(map(normal, text.split("\n")))
+        self._starts: tuple[list[int], list[int]] | None = None
+        """Where each line begins, in the text and in its form."""
 
     def __contains__(self, whole: str) -> bool:
         return next(self.find(whole), None) is not None
@@ -88,13 +109,23 @@ class NormalText:
         return len(self.text) if end < 0 else end
 
     def _offset(self, at: int) -> int:
-        if self._offsets is None:
-            self._offsets, seen = array("I"), 0
-            for ignored in _IGNORED.finditer(self.text):
-                self._offsets.extend(range(seen, ignored.start()))
-                seen = ignored.end()
-            self._offsets.extend(range(seen, len(self.text)))
-        return self._offsets[at]
+        """Where a character of the form stands in the text."""
+        if self._starts is None:
+            lines = self.text.split("\n")
+            self._starts = (
+                list(accumulate((len(line) + 1 for line in lines), initial=0)),
+                list(accumulate((len(normal(line)) for line in lines), initial=0)),
+            )
+        in_text, in_form = self._starts
+        number = bisect_right(in_form, at) - 1
+        start, left = in_text[number], at - in_form[number]
+        kept = start
+        for ignored in _IGNORED.finditer(self.text, start, in_text[number + 1] - 1):
+            if left < ignored.start() - kept:
+                break
+            left -= ignored.start() - kept
+            kept = ignored.end()
+        return kept + left
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:

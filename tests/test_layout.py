@@ -61,7 +61,12 @@ LATE_IS_FINE = {"torch": frozenset({"scripts/*"})}
 # What `pip install contextrl` without extras must be enough for: rollouts and mining on a laptop.
 WITHOUT_EXTRAS = ("envs", "agents", "pairs")
 # Sent as text into a sandbox and run by the Python there, which brings its own pytest.
-RUNS_ELSEWHERE = {"envs/mutation_driver.py", "envs/referee.py", "envs/referee_hooks.py"}
+RUNS_ELSEWHERE = {
+    "envs/mutation_driver.py",
+    "envs/referee.py",
+    "envs/referee_hooks.py",
+    "envs/suite_plugin.py",
+}
 IMPORTED_AS = {"gitpython": "git", "pillow": "PIL", "pyyaml": "yaml"}
 # Libraries of the extras, each imported late by the one file that tells what to install.
 OPTIONAL = {
