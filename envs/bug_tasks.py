@@ -15,23 +15,18 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unidiff.errors import UnidiffParseError
 
 from contextrl.envs.bug_issue import ReadSource, bug_issue
 from contextrl.envs.bug_rows import BugRow
 from contextrl.envs.errors import ImageError, TaskRowError, TaskSetupError
-from contextrl.envs.images import ensure_image
 from contextrl.envs.recipe import export_commit, find_recipe, find_repository
 from contextrl.envs.suite import SuiteRun, run_suite
 from contextrl.envs.task_splits import StageCount
 from contextrl.envs.tasks import task_from_row
 from contextrl.envs.types import Grader, Outcome, Record, Reward, SandboxProvider, Task, TaskSource
 from contextrl.envs.validate import find_problem
-
-if TYPE_CHECKING:
-    from docker import DockerClient
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +77,8 @@ class Baseline:
 class BugBench:
     """Where bugs are tried out."""
 
-    client: DockerClient
+    ensure_image: Callable[[Task], str]
+    """Makes a task's image known to `provider` and gives its name; raises `ImageError`."""
     provider: SandboxProvider
     grader: Grader
     repos: Path
@@ -134,7 +130,7 @@ def measure_baseline(bench: BugBench, bug: BugRow) -> Baseline:
         TaskSetupError: its suite does not end, or no test passes twice.
     """
     intact = _pseudo_task(bug)
-    image = ensure_image(bench.client, intact, repos=bench.repos)
+    image = bench.ensure_image(intact)
     recipe = find_recipe(bug.repo)
     tests = recipe.tests if recipe is not None else ("tests",)
     runs = []

@@ -7,6 +7,7 @@ is found inside a numbered view, a diff, a shell string, a heredoc or a one-line
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -73,6 +74,8 @@ class NormalText:
         self.form = "".join(map(normal, text.split("\n")))
         self._starts: tuple[list[int], list[int]] | None = None
         """Where each line begins, in the text and in its form."""
+        self._kept: dict[int, tuple[array[int], array[int]]] = {}
+        """By line: where each piece that is kept begins, in the form and in the text."""
 
     def __contains__(self, whole: str) -> bool:
         return next(self.find(whole), None) is not None
@@ -118,14 +121,17 @@ class NormalText:
             )
         in_text, in_form = self._starts
         number = bisect_right(in_form, at) - 1
-        start, left = in_text[number], at - in_form[number]
-        kept = start
-        for ignored in _IGNORED.finditer(self.text, start, in_text[number + 1] - 1):
-            if left < ignored.start() - kept:
-                break
-            left -= ignored.start() - kept
-            kept = ignored.end()
-        return kept + left
+        if number not in self._kept:  # one pass over a line, however often it is asked about
+            start, form = in_text[number], in_form[number]
+            forms, texts = array("L", [form]), array("L", [start])
+            for ignored in _IGNORED.finditer(self.text, start, in_text[number + 1] - 1):
+                form += ignored.start() - texts[-1]
+                forms.append(form)
+                texts.append(ignored.end())
+            self._kept[number] = forms, texts
+        forms, texts = self._kept[number]
+        piece = bisect_right(forms, at) - 1
+        return texts[piece] + at - forms[piece]
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:

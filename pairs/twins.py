@@ -20,16 +20,15 @@ from contextrl.agents.types import Trajectory
 from contextrl.envs.types import Task
 from contextrl.pairs.answer import source_part
 from contextrl.pairs.corpus import Drawn, drawn_by_function
-from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.evidence import PairStage, Run, gather, pair_of, rejection
 from contextrl.pairs.index import IndexedRun
-from contextrl.pairs.normal import is_distinctive, normal
+from contextrl.pairs.normal import is_distinctive
 from contextrl.pairs.related import similarity
 from contextrl.pairs.sources import Account, read_part
 from contextrl.pairs.types import Instance, TrajectoryPair
 
-CHECKED = tuple(stage for stage in PairStage if stage is not PairStage.DIFFERENT_BUG)
+CHECKED = tuple(PairStage)
 _BLOCK = 16
 """Functions handed to a worker at once."""
 
@@ -148,15 +147,12 @@ def _run(db: sqlite3.Connection, number: int) -> Run:
         problem=entry.problem,
         gold_patch=entry.fix,
     )
-    lines = patch_lines(entry.fix)
     return Run(
         trajectory=trajectory.model_copy(update={"submission": _own(trajectory.submission)}),
         task=instance,
         regions=entry.regions,
         answer=entry.answer,
         answer_from=entry.answer_from,
-        functions=frozenset((entry.repo, entry.commit, r.file, r.function) for r in entry.regions),
-        change=(tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))),
     )
 
 

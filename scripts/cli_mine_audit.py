@@ -27,9 +27,9 @@ def audit(
     from json import dumps
 
     from contextrl.pairs.audit import audit as audit_pairs
-    from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.errors import PairsError
     from contextrl.pairs.shortcuts import shortcut_audit, without_shortcuts
+    from contextrl.pairs.stages import StageCount
     from contextrl.pairs.store import read_manifest, read_trajectory_pairs, write_pairs
 
     pairs = read_trajectory_pairs(path)[:limit]

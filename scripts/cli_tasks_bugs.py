@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what these import would slow `contextrl tasks --help` down
     from contextrl.envs.bug_folder import BugManifest
+    from contextrl.envs.types import SandboxProvider, Task
 
 
 def from_bugs(
@@ -24,6 +28,10 @@ def from_bugs(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Try only N bugs, repositories in turn.")
     ] = None,
+    roots: Annotated[
+        Path | None,
+        typer.Option(help="Unpack images here and test in namespaces, not in containers."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Sandboxes at once.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the build in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
@@ -34,38 +42,56 @@ def from_bugs(
         raise typer.BadParameter("choose one of --resume and --overwrite")
     from contextrl.envs.bug_folder import build_bug_folder
     from contextrl.envs.bug_tasks import BugBench
-    from contextrl.envs.docker import DockerProvider
-    from contextrl.envs.engine import connect
     from contextrl.envs.grading import DockerGrader
 
     started = time.monotonic()
-    client = connect()
-    provider = DockerProvider(client)
-    try:
-        with tempfile.TemporaryDirectory(prefix="contextrl-bugs-") as scratch:
-            manifest = build_bug_folder(
-                bugs,
-                out,
-                BugBench(
-                    client=client,
-                    provider=provider,
-                    grader=DockerGrader(provider),
-                    repos=repos,
-                    scratch=Path(scratch),
-                ),
-                seed=seed,
-                limit=limit,
-                workers=workers,
-                resume=resume,
-                overwrite=overwrite,
-                on_progress=_progress,
-            )
-    finally:
-        provider.close()
+    provider, ensure = _place(repos, roots)
+    with (
+        tempfile.TemporaryDirectory(prefix="contextrl-bugs-") as scratch,
+        contextlib.closing(provider),
+    ):
+        manifest = build_bug_folder(
+            bugs,
+            out,
+            BugBench(
+                ensure_image=ensure,
+                provider=provider,
+                grader=DockerGrader(provider),
+                repos=repos,
+                scratch=Path(scratch),
+            ),
+            seed=seed,
+            limit=limit,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            on_progress=_progress,
+        )
     if as_json:
         typer.echo(manifest.model_dump_json(indent=2))
     else:
         _show(manifest, out, seconds=time.monotonic() - started)
+
+
+def _place(repos: Path, roots: Path | None) -> tuple[SandboxProvider, Callable[[Task], str]]:
+    """Where tests run, and what sees to an image there. Images are built by the engine."""
+    from contextrl.envs.docker import DockerProvider
+    from contextrl.envs.engine import connect
+    from contextrl.envs.images import ensure_image
+    from contextrl.envs.namespace import NamespaceProvider
+    from contextrl.envs.unpacked import unpack
+
+    client = connect()
+    if roots is None:
+        return DockerProvider(client), partial(ensure_image, client, repos=repos)
+    folder = roots.expanduser()
+
+    def unpacked(task: Task) -> str:
+        image = ensure_image(client, task, repos=repos)
+        unpack(client, image, folder)
+        return image
+
+    return NamespaceProvider(folder), unpacked
 
 
 def _show(manifest: BugManifest, out: Path, *, seconds: float) -> None:

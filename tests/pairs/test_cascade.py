@@ -44,7 +44,7 @@ def test_every_stage_goes_on_from_what_the_one_before_kept(make):
         stages = [stage for stage in result.stages if stage.unit == unit]
         assert all(a.kept == b.seen for a, b in itertools.pairwise(stages))
         assert all(0 <= stage.kept <= stage.seen for stage in stages)
-    assert counts(result)["its task is known"] == (9, 8)
+    assert counts(result)["repository and commit are known"] == (9, 8)
     assert counts(result)["same file"] == (8 * 7, 8 * 7)
     # six runs in clamp, two in spread
     assert counts(result)["same function"] == (8 * 7, 6 * 5 + 2)
@@ -58,7 +58,8 @@ def test_a_resolved_run_answers_with_its_own_submission(make):
     runs = [make.run("low", resolved=True, submission=submission), make.run("high")]
     result = mine(runs, [make.task("low"), make.task("high")])
     answers = {pair.positive.task_id: pair for pair in result.pairs}
-    assert answers["shapes__low"].answer == submission
+    # without what is no source: the notes
+    assert answers["shapes__low"].answer == make.gold("low")
     assert answers["shapes__low"].provenance.answer_from == "submission"
     assert answers["shapes__high"].provenance.answer_from == "gold"
 
@@ -129,14 +130,19 @@ def test_an_identical_run_counts_once(make):
 def test_a_patch_of_another_repository_is_left_out(make):
     foreign = make.run("low", resolved=True, submission=make.diff("a\n", "b\n", "other/x.py"))
     result = mine([foreign, make.run("high")], [make.task("low"), make.task("high")])
-    assert counts(result)["its patches can be read"] == (2, 1)
+    assert counts(result)["the patch is of its own repository"] == (2, 1)
 
 
-@pytest.mark.parametrize("patch", ["", "not a diff", "--- a/x\n+++ b/x\n@@ -1 +1 @@\n", "\0"])
+@pytest.mark.parametrize("patch", ["not a diff", "--- a/x\n+++ b/x\n@@ -1 +1 @@\n", "\0"])
 def test_a_hostile_submission_stops_one_run_only(make, patch):
     hostile = make.run("low", resolved=True, submission=patch)
     result = mine([hostile, make.run("high")], [make.task("low"), make.task("high")])
-    assert counts(result)["its patches can be read"] == (2, 1)
+    assert counts(result)["its patch can be read"] == (2, 1)
+
+
+def test_no_runs_are_an_error(make):
+    with pytest.raises(PairsError, match="expected runs"):
+        mine([], [make.task("low")])
 
 
 def test_the_result_does_not_depend_on_the_order_of_inputs(make):
