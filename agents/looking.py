@@ -51,7 +51,7 @@ def looking_script(task: Task, prompts: PromptSet) -> tuple[str, ...]:
 
 
 def _test_command(task: Task) -> str:
-    """None of the hidden tests of SWE-bench: only those that the issue itself names."""
+    """Of a test that the issue itself names; empty for hidden ones."""
     shown = [
         test
         for test in task.fail_to_pass
@@ -59,7 +59,9 @@ def _test_command(task: Task) -> str:
     ]
     if not shown:
         return ""
-    return f"python -m pytest -q -x --tb=short {shlex.quote(shown[0])} 2>&1 | tail -n 30"
+    # Without what the repository adds of its own, coverage above all, which drowns the failure.
+    options = "-q -x --tb=short -o addopts= -p no:cacheprovider"
+    return f"python -m pytest {options} {shlex.quote(shown[0])} 2>&1 | tail -n 30"
 
 
 def _views(file: PatchedFile) -> list[str]:
