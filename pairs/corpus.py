@@ -17,7 +17,9 @@ from itertools import permutations
 from pathlib import Path
 
 from contextrl.pairs.caps import Candidate, Caps, Function, within
+from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.index import CorpusStage, IndexedPart, IndexedRun
+from contextrl.pairs.normal import normal
 from contextrl.pairs.related import RelatedBounds, Relation, relation
 from contextrl.pairs.stages import StageCount, sharing
 
@@ -187,7 +189,6 @@ def _within_repository(
         for function in functions[each.id]:
             groups[function].append(each)
     relations: dict[tuple[str, str], Relation] = {}
-    changes = {each.id: frozenset(each.run.change) for each in entries}
     candidates: list[Candidate[Entry]] = []
     for function, group in sorted(groups.items(), key=lambda item: item[0]):
         for first, second in permutations(group, 2):
@@ -198,9 +199,7 @@ def _within_repository(
             low, high = sorted((first, second), key=lambda each: each.task_id)
             tasks = (low.task_id, high.task_id)
             if tasks not in relations:
-                relations[tasks] = _relation(
-                    (low.run.problem, high.run.problem), (changes[low.id], changes[high.id]), bounds
-                )
+                relations[tasks] = _relation(low.run, high.run, bounds)
             if relations[tasks] is Relation.SAME_BUG:
                 continue
             counts.different += 1
@@ -212,14 +211,17 @@ def _within_repository(
     return within(caps, candidates, seed, key=lambda each: each.positive.trajectory_id)
 
 
-def _relation(
-    issues: tuple[str, str],
-    changes: tuple[frozenset[str], frozenset[str]],
-    bounds: RelatedBounds | None,
-) -> Relation:
+def _relation(first: IndexedRun, second: IndexedRun, bounds: RelatedBounds | None) -> Relation:
     if bounds is not None:
-        return relation(issues, changes, bounds)
-    return Relation.SAME_BUG if changes[0] == changes[1] else Relation.RELATED
+        issues = (first.problem, second.problem)
+        return relation(issues, (frozenset(first.change), frozenset(second.change)), bounds)
+    return Relation.SAME_BUG if _change(first) == _change(second) else Relation.RELATED
+
+
+def _change(run: IndexedRun) -> tuple[tuple[str, ...], ...]:
+    """What its fix does, in order: two bugs may change the same lines the other way round."""
+    lines = patch_lines(run.fix)
+    return tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))
 
 
 def _functions(run: IndexedRun, any_commit: bool) -> frozenset[Function]:

@@ -7,6 +7,7 @@ side only. That is all a worker holds in memory.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,11 +24,11 @@ from contextrl.pairs.corpus import Drawn, drawn_by_function
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.evidence import PairStage, Run, gather, pair_of, rejection
 from contextrl.pairs.index import IndexedRun
-from contextrl.pairs.normal import is_distinctive
 from contextrl.pairs.related import similarity
 from contextrl.pairs.sources import Account, read_part
 from contextrl.pairs.types import Instance, TrajectoryPair
 
+_WORD = re.compile(r"\w")
 CHECKED = tuple(PairStage)
 _BLOCK = 16
 """Functions handed to a worker at once."""
@@ -117,7 +118,7 @@ def _check_function(db: sqlite3.Connection, miner: str, group: Sequence[Drawn]) 
         _, _, file, function = each.function
         own = (positive.task.repo, positive.task.base_commit, file, function)
         pair = pair_of(evidence(positive), evidence(negative), own, miner)
-        if not any(map(is_distinctive, pair.positive.decisive)):
+        if not any(map(_WORD.search, pair.positive.decisive)):
             lost[PairStage.NOT_AMBIGUOUS] += 1  # a lone bracket decides nothing
             continue
         pairs.append(_with_relation(pair, positive.task, negative.task))
