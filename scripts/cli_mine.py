@@ -61,6 +61,10 @@ def pairs(
         Path | None,
         typer.Option(help="The repository at the tasks' commit: names functions by syntax tree."),
     ] = None,
+    mirrors: Annotated[
+        Path | None,
+        typer.Option(help="Folder of git mirrors, for tasks of several repositories or commits."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Manifests as JSON.")] = False,
 ) -> None:
@@ -68,8 +72,11 @@ def pairs(
     from contextrl.agents.store import TRAJECTORIES
     from contextrl.envs.tasks import read_tasks
     from contextrl.pairs.cascade import MINER, Caps, mine
+    from contextrl.pairs.repositories import Repositories
     from contextrl.pairs.store import source_file, write_pairs
 
+    if source is not None and mirrors is not None:
+        raise typer.BadParameter("choose one of --source and --mirrors")
     parts = part_folders(out, held_out_frac, overwrite=overwrite)
     known: list[Task] = [task for path in tasks for task in read_tasks(path)]
     result = mine(
@@ -82,7 +89,7 @@ def pairs(
             per_trajectory=per_trajectory,
             limit=limit,
         ),
-        read_source=_reader(source) if source else None,
+        read_source=_reader(source) if source else Repositories(mirrors) if mirrors else None,
     )
     sources = [source_file(path) for path in (*(run / TRAJECTORIES for run in runs), *tasks)]
     split = divided(result.pairs, held_out_frac, held_out_by, seed)
