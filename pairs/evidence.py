@@ -72,7 +72,10 @@ def gather(run: Run) -> Evidence:
     masked = mask_run(_episode(run.trajectory), _patches(run.trajectory, run.task))
     gold, answer = patch_lines(run.task.gold_patch), patch_lines(run.answer)
     shown = shown_lines(masked.observed)
-    bug = _telling(answer.removed)
+    gone, come = _without(answer.removed, answer.added), _without(answer.added, answer.removed)
+    if not (gone or come):  # lines in another order: all of them tell
+        gone, come = answer.removed, answer.added
+    bug = _telling(gone)
     around = [line for line in map(normal, answer.context) if line]
     mark = fingerprint(run.answer)
     text = NormalText("\n".join([run.task.problem, *(m.content for m in masked.messages)]))
@@ -84,7 +87,7 @@ def gather(run: Run) -> Evidence:
         known=NormalText("\n".join([masked.observed_before_editing, *gold.removed, *gold.context])),
         shown=shown,
         bug=bug,
-        fix=_telling(answer.added),
+        fix=_telling(come),
         # A fix that only adds lines is recognised by what stands around the gap.
         saw_bug=bool(_seen(bug, shown)) if bug else sum(line in shown for line in around) >= 2,
         gives_itself_away=leaked_line(mark, text) is not None,
@@ -159,6 +162,12 @@ def _episode(trajectory: Trajectory) -> tuple[Message, ...]:
 
 def _patches(trajectory: Trajectory, task: Task | Instance) -> tuple[str, ...]:
     return tuple(patch for patch in (trajectory.submission, task.gold_patch) if patch.strip())
+
+
+def _without(lines: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """A line that goes and comes again, e.g. with the file's last line end, tells nothing."""
+    forms = set(map(_form, others))
+    return tuple(line for line in lines if _form(line) not in forms)
 
 
 def _seen(lines: tuple[str, ...], shown: frozenset[str]) -> tuple[str, ...]:

@@ -104,6 +104,22 @@ def test_a_removed_line_inside_a_longer_line_is_not_ambiguous(make):
     assert len(result.pairs) == 2
 
 
+def test_a_line_that_goes_and_comes_again_decides_nothing(make):
+    # the fix only adds a line; the last one moves with the end of the file
+    last = "    return ordered[-1] - ordered[0]"
+    added = make.original.replace("    ordered = sorted(values)\n", "")
+    gold = make.diff(added.rstrip("\n"), make.original)
+    assert f"-{last}" in gold
+    tasks = [make.task("spread", task_id="shapes__gap", gold_patch=gold), make.task("spread")]
+    runs = [
+        make.run("spread", task_id="shapes__gap", trajectory_id="gap/0", view=make.numbered(added)),
+        make.run("spread"),
+    ]
+    for pair in mine(runs, tasks).pairs:
+        if pair.positive.task_id == "shapes__gap":
+            assert last.strip() not in pair.positive.decisive
+
+
 def test_an_answer_in_the_issue_is_a_leak(make):
     told = make.task("low", problem="it should say: if value < low:")
     result = mine([make.run("low"), make.run("high")], [told, make.task("high")])
