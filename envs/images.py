@@ -101,7 +101,7 @@ def _find_or_bring(
     if image_exists(client, task.image):
         return task.image, False
     recipe = find_recipe(task.repo)
-    git_dir = find_repository(repos, task.repo) if repos is not None else None
+    git_dir = find_repository(repos, task.repo, task.base_commit) if repos is not None else None
     reasons = []
     if recipe is None:
         reasons.append(f"no recipe for {task.repo} in envs/recipes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,8 @@ class Recipe:
     install: tuple[str, ...] = ()
     """Commands run as root in the repository; none puts `paths` on Python's path."""
     paths: tuple[str, ...] = (".", "src")
+    tests: tuple[str, ...] = ("tests",)
+    """What pytest runs when the whole suite is asked for."""
     uploaded_before: str = ""
     """A date, 2024-06-01: what requirements need in turn is not taken from later uploads."""
 
@@ -38,14 +41,31 @@ def find_recipe(repo: str) -> Recipe | None:
                     requirements=tuple(fields["requirements"]),
                     install=tuple(fields.get("install", ())),
                     paths=tuple(fields.get("paths", (".", "src"))),
+                    tests=tuple(fields.get("tests", ("tests",))),
                     uploaded_before=str(fields.get("uploaded_before", "")),
                 )
     return None
 
 
-def find_repository(repos: Path, repo: str) -> Path | None:
-    """The git directory of a local clone or mirror of `owner/name` below `repos`."""
+def find_repository(repos: Path, repo: str, commit: str = "") -> Path | None:
+    """The git directory of a local clone or mirror of `owner/name` below `repos`.
+
+    Of several, SWE-smith having one for each base commit, the first that has `commit`; the first of
+    all where none has.
+    """
+    found = list(_repositories(repos, repo))
+    with_commit = (git_dir for git_dir in found if commit and tree_id(git_dir, commit))
+    return next(with_commit, None) or next(iter(found), None)
+
+
+def _repositories(repos: Path, repo: str) -> Iterator[Path]:
     owner, _, name = repo.partition("/")
+    smith = [
+        candidate.relative_to(repos).as_posix()
+        for pattern in (f"{owner}__{name}.*", f"swesmith/{owner}__{name}.*")
+        for candidate in sorted(repos.glob(pattern.replace("[", "[[]")))
+    ]
+    plus = sorted(path.name for path in repos.glob(f"swesmith+{owner}__{name}.*"))
     for candidate in (
         f"{owner}__{name}",
         f"{owner}__{name}.git",
@@ -53,13 +73,16 @@ def find_repository(repos: Path, repo: str) -> Path | None:
         f"{owner}+{name}",
         f"{owner}/{name}",
         f"{owner}/{name}.git",
+        *smith,
+        *(f"{folder}/repo" for folder in plus),
+        *plus,
         name,
         f"{name}.git",
     ):
         for git_dir in (repos / candidate / ".git", repos / candidate):
             if (git_dir / "HEAD").is_file() and (git_dir / "objects").is_dir():
-                return git_dir
-    return None
+                yield git_dir
+                break
 
 
 def tree_id(git_dir: Path, commit: str) -> str | None:

@@ -38,7 +38,7 @@ def read_tasks(path: Path | str, *, limit: int | None = None) -> list[Task]:
     path = Path(path)
     tasks: list[Task] = []
     seen: set[str] = set()
-    for number, row in enumerate(_rows(path), start=1):
+    for number, row in enumerate(read_rows(path), start=1):
         if limit is not None and len(tasks) >= limit:
             break
         try:
@@ -207,7 +207,8 @@ def _tests(row: Row, field: str, *, required: bool = False) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSONL, JSON or parquet file as they are. Raises `TaskRowError`."""
     if not path.is_file():
         raise TaskRowError(f"expected a file of tasks, found none at {path}")
     if path.suffix == ".parquet":

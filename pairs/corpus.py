@@ -17,9 +17,11 @@ from itertools import permutations
 from pathlib import Path
 
 from contextrl.pairs.caps import Candidate, Caps, Function, within
-from contextrl.pairs.cascade import StageCount, sharing
+from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.index import CorpusStage, IndexedPart, IndexedRun
+from contextrl.pairs.normal import normal
 from contextrl.pairs.related import RelatedBounds, Relation, relation
+from contextrl.pairs.stages import StageCount, sharing
 
 ANY_COMMIT = "*"
 _SCHEMA = """
@@ -72,7 +74,10 @@ class _Counts:
 
 
 def load(database: Path, parts: Sequence[IndexedPart]) -> list[StageCount]:
-    """A fresh data base of every indexed run, each content once; the stages of rows."""
+    """A fresh data base of every indexed run, each content once; the stages of rows.
+
+    Of equal runs the one with the smallest id stays, whatever the order of the parts.
+    """
     database.unlink(missing_ok=True)
     lost = sum((part.lost for part in parts), Counter[str]())
     count = sum(part.report.rows for part in parts)
@@ -85,7 +90,11 @@ def load(database: Path, parts: Sequence[IndexedPart]) -> list[StageCount]:
         db.execute("PRAGMA synchronous=OFF")  # a scratch file: it is made again from the index
         db.executescript(_SCHEMA)
         db.executemany(
-            "INSERT OR IGNORE INTO run VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO run VALUES (NULL, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET "
+            "repo = excluded.repo, commit_id = excluded.commit_id, "
+            "trajectory_id = excluded.trajectory_id, part = excluded.part, "
+            "number = excluded.number, line = excluded.line "
+            "WHERE excluded.trajectory_id < trajectory_id",
             (row for part in parts for row in _rows(part)),
         )
         db.execute("CREATE INDEX by_commit ON run (repo, commit_id, trajectory_id)")
@@ -98,13 +107,16 @@ def load(database: Path, parts: Sequence[IndexedPart]) -> list[StageCount]:
 
 def draw(
     database: Path,
-    caps: Caps,
-    bounds: RelatedBounds,
+    caps: Caps | None,
+    bounds: RelatedBounds | None,
     *,
     seed: int,
     any_commit: bool = False,
 ) -> list[StageCount]:
-    """Fills the table `drawn`, best turn first, and counts. `caps.limit` is the number drawn."""
+    """Fills the table `drawn`, best turn first, and counts. `caps.limit` is the number drawn.
+
+    Without `caps` every couple is drawn, without `bounds` issues are not compared.
+    """
     counts = _Counts()
     with closing(sqlite3.connect(database)) as db, db:
         db.execute("DELETE FROM drawn")
@@ -118,7 +130,7 @@ def draw(
                 ((n, *c.function, c.positive.id, c.negative.id) for n, c in enumerate(chosen)),
             )
         drawn = db.execute("SELECT count(*) FROM drawn").fetchone()[0]
-        if caps.limit is not None and drawn > caps.limit:
+        if caps is not None and caps.limit is not None and drawn > caps.limit:
             db.execute(
                 "DELETE FROM drawn WHERE rowid NOT IN "
                 "(SELECT rowid FROM drawn ORDER BY place, rowid LIMIT ?)",
@@ -161,8 +173,8 @@ def drawn_by_function(database: Path) -> Iterator[list[Drawn]]:
 
 def _within_repository(
     entries: Sequence[Entry],
-    caps: Caps,
-    bounds: RelatedBounds,
+    caps: Caps | None,
+    bounds: RelatedBounds | None,
     seed: int,
     any_commit: bool,
     counts: _Counts,
@@ -177,7 +189,6 @@ def _within_repository(
         for function in functions[each.id]:
             groups[function].append(each)
     relations: dict[tuple[str, str], Relation] = {}
-    changes = {each.id: frozenset(each.run.change) for each in entries}
     candidates: list[Candidate[Entry]] = []
     for function, group in sorted(groups.items(), key=lambda item: item[0]):
         for first, second in permutations(group, 2):
@@ -188,16 +199,29 @@ def _within_repository(
             low, high = sorted((first, second), key=lambda each: each.task_id)
             tasks = (low.task_id, high.task_id)
             if tasks not in relations:
-                relations[tasks] = relation(
-                    (low.run.problem, high.run.problem), (changes[low.id], changes[high.id]), bounds
-                )
+                relations[tasks] = _relation(low.run, high.run, bounds)
             if relations[tasks] is Relation.SAME_BUG:
                 continue
             counts.different += 1
             if relations[tasks] is Relation.RELATED:
                 counts.related += 1
                 candidates.append(Candidate(first, second, function))
+    if caps is None:
+        return candidates
     return within(caps, candidates, seed, key=lambda each: each.positive.trajectory_id)
+
+
+def _relation(first: IndexedRun, second: IndexedRun, bounds: RelatedBounds | None) -> Relation:
+    if bounds is not None:
+        issues = (first.problem, second.problem)
+        return relation(issues, (frozenset(first.change), frozenset(second.change)), bounds)
+    return Relation.SAME_BUG if _change(first) == _change(second) else Relation.RELATED
+
+
+def _change(run: IndexedRun) -> tuple[tuple[str, ...], ...]:
+    """What its fix does, in order: two bugs may change the same lines the other way round."""
+    lines = patch_lines(run.fix)
+    return tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))
 
 
 def _functions(run: IndexedRun, any_commit: bool) -> frozenset[Function]:

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contextrl.pairs.caps import Candidate, Caps, Function, within
-from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.corpus import draw, load
 from contextrl.pairs.errors import SourceError
 from contextrl.pairs.evidence import PairStage
 from contextrl.pairs.index import IndexOptions, index_parts
 from contextrl.pairs.related import RelatedBounds
 from contextrl.pairs.sources import SourceReport, parts_of
+from contextrl.pairs.stages import StageCount
 from contextrl.pairs.twins import CHECKED, check, read_texts
 from contextrl.pairs.types import TrajectoryPair
 
-MINER = "corpus/1"
-MINER_ANY_COMMIT = "corpus/1+any-commit"
+MINER = "cascade/2"
+MINER_ANY_COMMIT = "cascade/2+any-commit"
 
 Progress = Callable[[str, int, int], None]
 """(what, done, in all; 0 when not known)."""
@@ -34,16 +34,17 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MineSettings:
     caps: Caps = field(default_factory=lambda: Caps(limit=1000))
-    bounds: RelatedBounds = field(default_factory=RelatedBounds)
+    bounds: RelatedBounds | None = field(default_factory=RelatedBounds)
+    """None: issues are not compared, and only equal fixes count as one bug."""
     seed: int = 0
     any_commit: bool = False
     """Couple runs of different base commits too: to look at, never to train on."""
-    draw_factor: int = 3
-    """Couples drawn per couple wanted: many are rejected when their texts are read."""
+    draw_factor: int | None = 3
+    """Couples drawn per couple wanted: many are rejected when their texts are read. None: all."""
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.draw_factor < 1 or self.workers < 1:
+        if (self.draw_factor is not None and self.draw_factor < 1) or self.workers < 1:
             raise ValueError("draw_factor and workers must be at least 1")
 
 
@@ -119,7 +120,7 @@ def mine_corpus(
     database = work / "corpus.db"
     stages = load(database, index)
     caps = settings.caps
-    drawing = caps.loosened(settings.draw_factor)
+    drawing = caps.loosened(settings.draw_factor) if settings.draw_factor else None
     stages += draw(
         database, drawing, settings.bounds, seed=settings.seed, any_commit=settings.any_commit
     )
@@ -193,6 +194,7 @@ def _key(options: IndexOptions) -> str:
     reader = options.read_source
     said = [
         sorted(each.model_dump_json() for each in options.instances.values()),
+        options.known_only,
         sorted(benchmark.repositories | benchmark.instances) if benchmark else None,
         str(getattr(reader, "root", reader)) if reader else None,
     ]

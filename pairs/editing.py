@@ -18,7 +18,6 @@ from enum import StrEnum
 from PIL import Image
 
 from contextrl.envs.types import Record
-from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.edit_calls import EditCalls
 from contextrl.pairs.encode import IMAGE_MARK
 from contextrl.pairs.errors import EndpointBusyError, ImageError, PairFileError, SpentError
@@ -26,6 +25,7 @@ from contextrl.pairs.images import ImageStore, open_image
 from contextrl.pairs.judge import JudgeVerdict
 from contextrl.pairs.locality import Locality, LocalityLimits, fault, measure
 from contextrl.pairs.record_cache import key_of
+from contextrl.pairs.stages import StageCount
 from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
 from contextrl.pairs.vqa import VQARow
 

@@ -11,8 +11,7 @@ from typing import Literal
 
 from contextrl.agents.types import Message, Trajectory
 from contextrl.envs.types import Task
-from contextrl.pairs.diffs import Region, patch_lines, touched_files, touched_regions
-from contextrl.pairs.errors import PatchError
+from contextrl.pairs.diffs import Region, patch_lines
 from contextrl.pairs.masking import Fingerprint, MaskedRun, fingerprint, leaked_line, mask_run
 from contextrl.pairs.normal import NormalText, is_distinctive, normal, shown_lines
 from contextrl.pairs.types import Instance, Provenance, TrajectoryContext, TrajectoryPair
@@ -26,20 +25,9 @@ ReadTaskSource = Callable[[Task | Instance, str], str | None]
 """(task, path) -> the file at the task's commit, for names by syntax tree; None if not at hand."""
 
 
-class RunStage(StrEnum):
-    """What a run must be, in the order it is asked."""
-
-    TASK_KNOWN = "its task is known"
-    COUNTS = "infrastructure held"
-    PATCH_READABLE = "its patches can be read"
-    IN_FUNCTION = "its bug is in a function"
-    DISTINCT = "no other run is the same"
-
-
 class PairStage(StrEnum):
     """What an ordered pair of runs in one function must be, in the order it is asked."""
 
-    DIFFERENT_BUG = "different bug"
     EVIDENCE = "both runs saw their bug"
     NO_LEAK = "no added line can be read"
     NOT_AMBIGUOUS = "evidence on one side only"
@@ -54,34 +42,6 @@ class Run:
     regions: tuple[Region, ...]
     answer: str
     answer_from: AnswerFrom
-
-    functions: frozenset[tuple[str, str, str, str]]
-    """Repository, base commit, file, qualified name."""
-    change: tuple[tuple[str, ...], ...]
-    """What the reference fix does, so that two tasks with one bug are known as such."""
-
-    @property
-    def trajectory_id(self) -> str:
-        return self.trajectory.trajectory_id
-
-    @property
-    def task_id(self) -> str:
-        return self.task.task_id
-
-    @property
-    def commit(self) -> tuple[str, str]:
-        return self.task.repo, self.task.base_commit
-
-    @property
-    def files(self) -> frozenset[tuple[str, str, str]]:
-        return frozenset(function[:3] for function in self.functions)
-
-    @property
-    def content_digest(self) -> str:
-        """Equal for two runs that did and saw the same on the same task."""
-        said = [f"{message.role}\0{message.content}" for message in self.trajectory.messages]
-        text = "\1".join([self.task.task_id, self.trajectory.submission, *said])
-        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,47 +67,15 @@ class Evidence:
     """An added line of its own answer can be read in it, e.g. in its issue."""
 
 
-def understand(
-    trajectory: Trajectory, task: Task, read_source: ReadTaskSource | None
-) -> Run | RunStage:
-    """The run, or the stage at which it is left out."""
-    if trajectory.excluded:
-        return RunStage.COUNTS
-    resolved = trajectory.reward is not None and trajectory.reward.resolved
-    answer = trajectory.submission if resolved else task.gold_patch
-    try:
-        fingerprint(*_patches(trajectory, task))
-        regions = touched_regions(
-            task.gold_patch,
-            (lambda path: read_source(task, path)) if read_source else None,
-            [m.content for m in _episode(trajectory) if m.role != "assistant"],
-        )
-        # The export of one public set mixed up its instances: a patch of another repository.
-        if not set(touched_files(answer)) & {region.file for region in regions}:
-            return RunStage.PATCH_READABLE
-    except PatchError:
-        return RunStage.PATCH_READABLE
-    named = tuple(region for region in regions if region.function)
-    if not named:
-        return RunStage.IN_FUNCTION
-    lines = patch_lines(task.gold_patch)
-    return Run(
-        trajectory=trajectory,
-        task=task,
-        regions=named,
-        answer=answer,
-        answer_from="submission" if resolved else "gold",
-        functions=frozenset((task.repo, task.base_commit, r.file, r.function) for r in named),
-        change=(tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))),
-    )
-
-
 def gather(run: Run) -> Evidence:
     """Mask the run against its own patches and index what is left."""
     masked = mask_run(_episode(run.trajectory), _patches(run.trajectory, run.task))
     gold, answer = patch_lines(run.task.gold_patch), patch_lines(run.answer)
     shown = shown_lines(masked.observed)
-    bug = _telling(answer.removed)
+    gone, come = _without(answer.removed, answer.added), _without(answer.added, answer.removed)
+    if not (gone or come):  # lines in another order: all of them tell
+        gone, come = answer.removed, answer.added
+    bug = _telling(gone)
     around = [line for line in map(normal, answer.context) if line]
     mark = fingerprint(run.answer)
     text = NormalText("\n".join([run.task.problem, *(m.content for m in masked.messages)]))
@@ -159,7 +87,7 @@ def gather(run: Run) -> Evidence:
         known=NormalText("\n".join([masked.observed_before_editing, *gold.removed, *gold.context])),
         shown=shown,
         bug=bug,
-        fix=_telling(answer.added),
+        fix=_telling(come),
         # A fix that only adds lines is recognised by what stands around the gap.
         saw_bug=bool(_seen(bug, shown)) if bug else sum(line in shown for line in around) >= 2,
         gives_itself_away=leaked_line(mark, text) is not None,
@@ -175,14 +103,10 @@ def rejection(positive: Evidence, negative: Evidence) -> PairStage | None:
     return None if _decides(positive, negative) else PairStage.NOT_AMBIGUOUS
 
 
-def is_different_bug(first: Run, second: Run) -> bool:
-    return first.task.task_id != second.task.task_id and first.change != second.change
-
-
 def pair_of(
     positive: Evidence, negative: Evidence, function: tuple[str, ...], miner: str
 ) -> TrajectoryPair:
-    """The record of a good ordered pair. `function` is the shared key of `Run.functions`."""
+    """The record of a good ordered pair. `function`: repository, commit, file, qualified name."""
     run = positive.run
     repo, commit, file, name = function
     source = next(r.source for r in run.regions if (r.file, r.function) == (file, name))
@@ -238,6 +162,12 @@ def _episode(trajectory: Trajectory) -> tuple[Message, ...]:
 
 def _patches(trajectory: Trajectory, task: Task | Instance) -> tuple[str, ...]:
     return tuple(patch for patch in (trajectory.submission, task.gold_patch) if patch.strip())
+
+
+def _without(lines: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """A line that goes and comes again, e.g. with the file's last line end, tells nothing."""
+    forms = set(map(_form, others))
+    return tuple(line for line in lines if _form(line) not in forms)
 
 
 def _seen(lines: tuple[str, ...], shown: frozenset[str]) -> tuple[str, ...]:

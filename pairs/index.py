@@ -78,6 +78,8 @@ class IndexOptions:
 
     instances: Mapping[str, Instance] = field(default_factory=dict)
     """By task id; joined before anything a row says."""
+    known_only: bool = False
+    """What a row says of its task does not count: only runs of `instances` are kept."""
     benchmark: Benchmark | None = None
     """None keeps benchmark rows: for looking at them, never for training."""
     read_source: ReadTaskSource | None = None
@@ -176,7 +178,8 @@ def indexed(
     if episode.excluded:
         return CorpusStage.COUNTS
     instance = instance_of(run, options.instances)
-    if not (instance.repo and instance.base_commit):
+    joined = instance.task_id in options.instances
+    if not ((joined or not options.known_only) and instance.repo and instance.base_commit):
         return CorpusStage.COMMIT_KNOWN
     resolved = episode.reward is not None and episode.reward.resolved
     own = episode.submission if resolved else ""
@@ -191,7 +194,7 @@ def indexed(
     except PatchError:
         return CorpusStage.PATCH_READABLE
     observed = [m for m in episode.messages[1:] if m.role != "system"]
-    if not mentions(files, observed):
+    if not (joined and set(files) & set(touched_files(fix))) and not mentions(files, observed):
         return CorpusStage.OWN_REPOSITORY
     if options.benchmark is not None and options.benchmark.found_in(instance) is not None:
         return CorpusStage.CLEAN

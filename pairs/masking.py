@@ -39,6 +39,8 @@ _DIFF_HEADERS = (
     "diff --git ", "index ", "--- ", "+++ ", "new file mode", "deleted file mode", "old mode",
     "new mode", "similarity index", "rename ", "copy ", "Binary files ",
 )  # fmt: skip
+_DIFF_SIGNS = ("diff --git ", "--- a/", "+++ b/", "@@ -", "\x1b")
+"""One of them is in every text with a diff; colours may stand inside of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,8 @@ def assert_no_leak(answer: str, messages: Sequence[Message], *, known: str = "")
 
 def diff_spans(text: str) -> list[Span]:
     """Unified diffs in `text`, headers and hunks: their hashes and numbers name a patch as well."""
+    if not any(sign in text for sign in _DIFF_SIGNS):
+        return []
     spans: list[Span] = []
     at, left = 0, [0, 0]
     in_diff = False

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import accumulate
 
 MIN_DISTINCTIVE = 6
 """Characters of normal form. Shorter lines (`else:`, `pass`) say nothing about a patch."""
 MAX_LINE = 240
 """Of a longer line its first characters are looked for: enough to know it, and linear to find."""
+
+MAX_REMEMBERED = 300
+"""Characters of a line whose form is kept: runs show the same lines again and again."""
 
 Span = tuple[int, int]
 """Half-open range of characters."""
@@ -25,12 +31,25 @@ _WORD = re.compile(r"\w")
 
 
 def normal(line: str) -> str:
+    return _short(line) if len(line) <= MAX_REMEMBERED else _IGNORED.sub("", line)
+
+
+@lru_cache(maxsize=1 << 16)
+def _short(line: str) -> str:
     return _IGNORED.sub("", line)
 
 
 def line_forms(line: str) -> tuple[str, str]:
     """Normal form of a line as it stands, and without the `file:12:` or `12` of a view."""
-    form = normal(line)
+    if len(line) <= MAX_REMEMBERED:
+        return _short_forms(line)
+    form = _IGNORED.sub("", line)
+    return form, _VIEW_PREFIX.sub("", form, count=1)
+
+
+@lru_cache(maxsize=1 << 16)
+def _short_forms(line: str) -> tuple[str, str]:
+    form = _IGNORED.sub("", line)
     return form, _VIEW_PREFIX.sub("", form, count=1)
 
 
@@ -50,8 +69,13 @@ class NormalText:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.form = _IGNORED.sub("", text)
-        self._offsets: array[int] | None = None
+        # Nothing that is ignored depends on what stands across a line's end, so that the form of a
+        # text is that of its lines: most of them are known from the message before.
+        self.form = "".join(map(normal, text.split("\n")))
+        self._starts: tuple[list[int], list[int]] | None = None
+        """Where each line begins, in the text and in its form."""
+        self._kept: dict[int, tuple[array[int], array[int]]] = {}
+        """By line: where each piece that is kept begins, in the form and in the text."""
 
     def __contains__(self, whole: str) -> bool:
         return next(self.find(whole), None) is not None
@@ -88,13 +112,26 @@ class NormalText:
         return len(self.text) if end < 0 else end
 
     def _offset(self, at: int) -> int:
-        if self._offsets is None:
-            self._offsets, seen = array("I"), 0
-            for ignored in _IGNORED.finditer(self.text):
-                self._offsets.extend(range(seen, ignored.start()))
-                seen = ignored.end()
-            self._offsets.extend(range(seen, len(self.text)))
-        return self._offsets[at]
+        """Where a character of the form stands in the text."""
+        if self._starts is None:
+            lines = self.text.split("\n")
+            self._starts = (
+                list(accumulate((len(line) + 1 for line in lines), initial=0)),
+                list(accumulate((len(normal(line)) for line in lines), initial=0)),
+            )
+        in_text, in_form = self._starts
+        number = bisect_right(in_form, at) - 1
+        if number not in self._kept:  # one pass over a line, however often it is asked about
+            start, form = in_text[number], in_form[number]
+            forms, texts = array("L", [form]), array("L", [start])
+            for ignored in _IGNORED.finditer(self.text, start, in_text[number + 1] - 1):
+                form += ignored.start() - texts[-1]
+                forms.append(form)
+                texts.append(ignored.end())
+            self._kept[number] = forms, texts
+        forms, texts = self._kept[number]
+        piece = bisect_right(forms, at) - 1
+        return texts[piece] + at - forms[piece]
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:

@@ -1,20 +1,26 @@
 """Files of a repository at a commit, from mirrors or clones on this machine; nothing is fetched.
 
 `root` holds one folder per repository: `owner__name`, `owner__name.git`, `owner/name`, `name`, with
-or without a commit behind it (`owner__name.8b421526`, as SWE-smith names its mirrors). The objects
-are read by GitPython from the object store: nothing is checked out and no hook or filter runs.
+or without a commit behind it (`owner__name.8b421526`, as SWE-smith names its mirrors, whose own
+commits have other ids). The objects are read by GitPython from the object store: nothing is checked
+out and no hook or filter runs.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from contextrl.envs.recipe import find_repository
 from contextrl.envs.types import Task
 from contextrl.pairs.diffs import MAX_SOURCE_BYTES
 from contextrl.pairs.errors import SourceError
 from contextrl.pairs.types import Instance
+
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 class Repositories:
@@ -24,30 +30,34 @@ class Repositories:
         if not root.is_dir():
             raise SourceError(f"expected a folder of repositories at {root}, found none")
         self.root = root
-        self._folder = lru_cache(maxsize=1024)(self._find)
+        self._folder = lru_cache(maxsize=1024)(self._inside)
         self._read = lru_cache(maxsize=4096)(self._at_commit)
 
     def __reduce__(self) -> tuple[type[Repositories], tuple[Path]]:
         return Repositories, (self.root,)  # for worker processes: the caches stay behind
 
     def __call__(self, instance: Task | Instance, path: str) -> str | None:
-        folder = self._folder(instance.repo, instance.base_commit[:8])
+        folder = self._folder(instance.repo, instance.base_commit)
         return self._read(folder, instance.base_commit, path) if folder is not None else None
 
-    def _find(self, repo: str, commit: str) -> Path | None:
+    def _inside(self, repo: str, commit: str) -> Path | None:
+        """Names come from rows that nobody checked: none leads out of `root`."""
+        if not _REPO.fullmatch(repo) or not _COMMIT.fullmatch(commit):
+            return None
         owner, _, name = repo.partition("/")
-        bases = (f"{owner}__{name}", f"{owner}/{name}", name)
-        for base in bases:
-            for candidate in (f"{base}.{commit}", f"{base}.git", base):
-                folder = (self.root / candidate).resolve()
-                if folder.is_relative_to(self.root.resolve()) and folder.is_dir():
-                    return folder
-        return None
+        for base in (f"{owner}__{name}", f"{owner}/{name}", name):
+            named = self.root / f"{base}.{commit[:8]}"
+            if named.is_dir() and named.resolve().is_relative_to(self.root.resolve()):
+                return named
+        found = find_repository(self.root, repo, commit)
+        inside = found is not None and found.resolve().is_relative_to(self.root.resolve())
+        return found if inside else None
 
     def _at_commit(self, folder: Path, commit: str, path: str) -> str | None:
         git = _git()
         try:
-            with git.Repo(folder) as repository:
+            # Read in this process: the command `git` refuses repositories of another user.
+            with git.Repo(folder, odbt=git.GitDB) as repository:
                 blob = repository.commit(commit).tree / path
                 if blob.type != "blob" or blob.size > MAX_SOURCE_BYTES:
                     return None

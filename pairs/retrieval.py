@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contextrl.envs.types import Record
-from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.duplicates import SeenCouples
 from contextrl.pairs.embedders import Embedder
 from contextrl.pairs.embedding_file import EmbeddingFile, SeenImage
@@ -28,6 +27,7 @@ from contextrl.pairs.image_groups import grouped
 from contextrl.pairs.images import ImageStore
 from contextrl.pairs.neighbours import Neighbours, approximate_neighbours, exact_neighbours
 from contextrl.pairs.row_scan import Progress, RowScan, ScannedRow, Sources
+from contextrl.pairs.stages import StageCount
 from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from enum import StrEnum
 
 from PIL.Image import Image
 
-from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.duplicates import look_of
 from contextrl.pairs.embedders import Embedder
 from contextrl.pairs.embedding_file import EmbeddingFile, SeenImage
 from contextrl.pairs.encode import IMAGE_MARK
 from contextrl.pairs.errors import ImageError, PairFileError
 from contextrl.pairs.images import open_image, pixel_digest
+from contextrl.pairs.stages import StageCount
 from contextrl.pairs.vqa import VQARow
 
 WAITING_PIXELS = 100_000_000

@@ -53,6 +53,8 @@ class ShortcutReport(Record):
     """The better one first."""
     solved: tuple[str, ...]
     """Ids of pairs that surface features solve with confidence, sorted."""
+    won: tuple[str, ...]
+    """Ids of all pairs that they get right, the surest first."""
     share_a: Share
     """Pairs whose supporting context is shown as A under the seed: 0.5 when balanced."""
 
@@ -84,6 +86,13 @@ def shortcut_audit(pairs: Sequence[TrajectoryPair], *, seed: int = 0) -> Shortcu
         solved=tuple(
             sorted(p.pair_id for p, sure in zip(pairs, best, strict=True) if sure >= CONFIDENT)
         ),
+        won=tuple(
+            pair.pair_id
+            for sure, pair in sorted(
+                zip(best, pairs, strict=True), key=lambda each: (-each[0], each[1].pair_id)
+            )
+            if sure > 0.5
+        ),
         share_a=wilson([float(each is Order.POSITIVE_FIRST) for each in shown.values()]),
     )
 
@@ -94,6 +103,15 @@ def without_shortcuts(
     """The pairs that surface features do not solve with confidence."""
     solved = set(report.solved)
     return tuple(pair for pair in pairs if pair.pair_id not in solved)
+
+
+def rebalanced(
+    pairs: Sequence[TrajectoryPair], report: ShortcutReport
+) -> tuple[TrajectoryPair, ...]:
+    """Pairs of which surface features get at most half right: of the others the surest are gone."""
+    lost = len(pairs) - len(report.won)
+    too_sure = set(report.won[: max(len(report.won) - lost, 0)])
+    return tuple(pair for pair in pairs if pair.pair_id not in too_sure)
 
 
 def _groups(pairs: Sequence[TrajectoryPair]) -> tuple[GroupBy, list[str]]:

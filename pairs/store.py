@@ -17,9 +17,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contextrl.envs.types import Record
-from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.released import ReleasedPair, read_released
+from contextrl.pairs.stages import StageCount
 from contextrl.pairs.types import PAIR, SCHEMA_VERSION, ImagePair, Pair, TrajectoryPair
 
 PAIRS = "pairs.jsonl"

@@ -7,6 +7,7 @@ side only. That is all a worker holds in memory.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,16 +21,15 @@ from contextrl.agents.types import Trajectory
 from contextrl.envs.types import Task
 from contextrl.pairs.answer import source_part
 from contextrl.pairs.corpus import Drawn, drawn_by_function
-from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.errors import PatchError
 from contextrl.pairs.evidence import PairStage, Run, gather, pair_of, rejection
 from contextrl.pairs.index import IndexedRun
-from contextrl.pairs.normal import is_distinctive, normal
 from contextrl.pairs.related import similarity
 from contextrl.pairs.sources import Account, read_part
 from contextrl.pairs.types import Instance, TrajectoryPair
 
-CHECKED = tuple(stage for stage in PairStage if stage is not PairStage.DIFFERENT_BUG)
+_WORD = re.compile(r"\w")
+CHECKED = tuple(PairStage)
 _BLOCK = 16
 """Functions handed to a worker at once."""
 
@@ -118,7 +118,7 @@ def _check_function(db: sqlite3.Connection, miner: str, group: Sequence[Drawn]) 
         _, _, file, function = each.function
         own = (positive.task.repo, positive.task.base_commit, file, function)
         pair = pair_of(evidence(positive), evidence(negative), own, miner)
-        if not any(map(is_distinctive, pair.positive.decisive)):
+        if not any(map(_WORD.search, pair.positive.decisive)):
             lost[PairStage.NOT_AMBIGUOUS] += 1  # a lone bracket decides nothing
             continue
         pairs.append(_with_relation(pair, positive.task, negative.task))
@@ -148,15 +148,12 @@ def _run(db: sqlite3.Connection, number: int) -> Run:
         problem=entry.problem,
         gold_patch=entry.fix,
     )
-    lines = patch_lines(entry.fix)
     return Run(
         trajectory=trajectory.model_copy(update={"submission": _own(trajectory.submission)}),
         task=instance,
         regions=entry.regions,
         answer=entry.answer,
         answer_from=entry.answer_from,
-        functions=frozenset((entry.repo, entry.commit, r.file, r.function) for r in entry.regions),
-        change=(tuple(map(normal, lines.removed)), tuple(map(normal, lines.added))),
     )
 
 

@@ -38,6 +38,7 @@ def _rollout() -> typer.Typer:
 
 def _tasks() -> typer.Typer:
     from contextrl.scripts.cli_tasks import app as validate_and_show
+    from contextrl.scripts.cli_tasks_bugs import from_bugs
     from contextrl.scripts.cli_tasks_build import build
 
     app = typer.Typer(
@@ -48,6 +49,7 @@ def _tasks() -> typer.Typer:
     )
     app.add_typer(validate_and_show)  # without a name: its verbs become ours
     app.command("build")(build)
+    app.command("from-bugs")(from_bugs)
     return app
 
 

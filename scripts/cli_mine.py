@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +17,13 @@ from contextrl.scripts.cli_mine_judge import judge, review
 from contextrl.scripts.cli_mine_read import read
 from contextrl.scripts.cli_mine_scenes import scenes
 from contextrl.scripts.cli_mine_tables import stage_table
+from contextrl.scripts.pair_parts import HoldOutBy, divided, part_folders
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.agents.types import Trajectory
     from contextrl.envs.types import Task
-    from contextrl.pairs.cascade import MiningResult
     from contextrl.pairs.evidence import ReadTaskSource
-    from contextrl.pairs.types import Instance, Pair
+    from contextrl.pairs.types import Instance
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -37,13 +36,6 @@ app.command()(export)
 app.command()(scenes)
 app.command()(images)
 app.command()(edit)
-
-TRAIN, HELD_OUT = "train", "held-out"
-
-
-class HoldOutBy(StrEnum):
-    TASK = "task"
-    FUNCTION = "function"
 
 
 @app.callback()
@@ -69,6 +61,10 @@ def pairs(
         Path | None,
         typer.Option(help="The repository at the tasks' commit: names functions by syntax tree."),
     ] = None,
+    mirrors: Annotated[
+        Path | None,
+        typer.Option(help="Folder of git mirrors, for tasks of several repositories or commits."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Manifests as JSON.")] = False,
 ) -> None:
@@ -76,10 +72,12 @@ def pairs(
     from contextrl.agents.store import TRAJECTORIES
     from contextrl.envs.tasks import read_tasks
     from contextrl.pairs.cascade import MINER, Caps, mine
+    from contextrl.pairs.repositories import Repositories
     from contextrl.pairs.store import source_file, write_pairs
 
-    parts = {TRAIN: out / TRAIN, HELD_OUT: out / HELD_OUT} if held_out_frac else {"": out}
-    _refuse_existing(parts.values(), overwrite)
+    if source is not None and mirrors is not None:
+        raise typer.BadParameter("choose one of --source and --mirrors")
+    parts = part_folders(out, held_out_frac, overwrite=overwrite)
     known: list[Task] = [task for path in tasks for task in read_tasks(path)]
     result = mine(
         _read_runs(runs),
@@ -91,12 +89,10 @@ def pairs(
             per_trajectory=per_trajectory,
             limit=limit,
         ),
-        read_source=_reader(source) if source else None,
+        read_source=_reader(source) if source else Repositories(mirrors) if mirrors else None,
     )
     sources = [source_file(path) for path in (*(run / TRAJECTORIES for run in runs), *tasks)]
-    split = (
-        _split(result, held_out_frac, held_out_by, seed) if held_out_frac else {"": result.pairs}
-    )
+    split = divided(result.pairs, held_out_frac, held_out_by, seed)
     manifests = [
         write_pairs(
             folder,
@@ -128,30 +124,6 @@ def _read_runs(folders: Sequence[Path]) -> Iterator[Trajectory]:
                 named = f"{number}-{folder.resolve().name}:{trajectory.trajectory_id}"
                 trajectory = trajectory.model_copy(update={"trajectory_id": named})
             yield trajectory
-
-
-def _refuse_existing(folders: Iterable[Path], overwrite: bool) -> None:
-    """Before the work, not after it."""
-    from contextrl.pairs.errors import PairFileError
-    from contextrl.pairs.store import is_complete
-
-    for folder in folders:
-        if is_complete(folder) and not overwrite:
-            raise PairFileError(
-                f"expected no pairs in {folder}, found a complete set; pass --overwrite or "
-                "another --out"
-            )
-
-
-def _split(
-    result: MiningResult, held_out_frac: float, by: HoldOutBy, seed: int
-) -> dict[str, tuple[Pair, ...]]:
-    from contextrl.pairs.splits import SplitBy, split_pairs
-
-    split = split_pairs(result.pairs, held_out_frac=held_out_frac, seed=seed, by=SplitBy(by.value))
-    if split.dropped:
-        typer.echo(f"{split.dropped} pairs had a task on each side and were dropped", err=True)
-    return {TRAIN: split.train, HELD_OUT: split.held_out}
 
 
 def _reader(root: Path) -> ReadTaskSource:

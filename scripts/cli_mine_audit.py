@@ -16,8 +16,13 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
 def audit(
     path: Annotated[Path, typer.Argument(metavar="PAIRS", help="Pair folder.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write the pairs that surface features do not solve.")
+        Path | None,
+        typer.Option(help="Write the pairs that surface features do not solve with confidence."),
     ] = None,
+    rebalance: Annotated[
+        bool,
+        typer.Option(help="OUT keeps as many pairs that surface features win as they lose."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the classifiers and the option order.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
@@ -27,9 +32,9 @@ def audit(
     from json import dumps
 
     from contextrl.pairs.audit import audit as audit_pairs
-    from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.errors import PairsError
-    from contextrl.pairs.shortcuts import shortcut_audit, without_shortcuts
+    from contextrl.pairs.shortcuts import rebalanced, shortcut_audit, without_shortcuts
+    from contextrl.pairs.stages import StageCount
     from contextrl.pairs.store import read_manifest, read_trajectory_pairs, write_pairs
 
     pairs = read_trajectory_pairs(path)[:limit]
@@ -49,10 +54,13 @@ def audit(
         typer.echo(_classifiers(report) if report else f"no classifiers: {why_not}")
     if out is not None and report is not None:
         manifest = read_manifest(path)
-        kept = without_shortcuts(pairs, report)
-        stage = StageCount(
-            name="not solved by surface features", unit="pairs", seen=len(pairs), kept=len(kept)
+        kept = (rebalanced if rebalance else without_shortcuts)(pairs, report)
+        name = (
+            "won and lost alike by surface features"
+            if rebalance
+            else ("not solved by surface features")
         )
+        stage = StageCount(name=name, unit="pairs", seen=len(pairs), kept=len(kept))
         write_pairs(
             out,
             kept,

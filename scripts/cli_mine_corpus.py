@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contextrl.scripts.pair_parts import HoldOutBy, divided, part_folders
+
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.index import IndexOptions
     from contextrl.pairs.types import Instance
@@ -43,6 +45,10 @@ def corpus(
     per_trajectory: Annotated[int, typer.Option(min=1, help="Pairs that show one run.")] = 4,
     min_similarity: Annotated[float, typer.Option(help="Below it issues are unrelated.")] = 0.05,
     max_similarity: Annotated[float, typer.Option(help="From it on they are the same bug.")] = 0.85,
+    held_out_frac: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Write OUT/train and OUT/held-out.")
+    ] = 0.0,
+    held_out_by: Annotated[HoldOutBy, typer.Option(help="What is held out.")] = HoldOutBy.FUNCTION,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The manifest as JSON.")] = False,
@@ -50,15 +56,11 @@ def corpus(
     """Mine pairs from public trajectories of any size and print every stage's count."""
     from contextrl.pairs.caps import Caps
     from contextrl.pairs.corpus_miner import MINER, MINER_ANY_COMMIT, MineSettings, mine_corpus
-    from contextrl.pairs.errors import PairFileError
     from contextrl.pairs.related import RelatedBounds
-    from contextrl.pairs.store import is_complete, source_file, write_pairs
+    from contextrl.pairs.store import source_file, write_pairs
     from contextrl.scripts.cli_mine_tables import stage_table
 
-    if is_complete(out) and not overwrite:
-        raise PairFileError(
-            f"expected no pairs in {out}, found a complete set; pass --overwrite or another --out"
-        )
+    parts = part_folders(out, held_out_frac, overwrite=overwrite)
     settings = MineSettings(
         caps=Caps(
             per_function=per_function,
@@ -77,23 +79,29 @@ def corpus(
     scratch.mkdir(parents=True, exist_ok=True)
     result = mine_corpus(sources, scratch, options, settings, on_progress=_progress)
     files = [Path(each) for each in sources if Path(each).is_file()]
-    manifest = write_pairs(
-        out,
-        result,
-        miner=MINER_ANY_COMMIT if any_commit else MINER,
-        seed=seed,
-        stages=result.stages,
-        sources=[source_file(path) for path in files],
-        overwrite=overwrite,
-    )
+    split = divided(result, held_out_frac, held_out_by, seed)
+    manifests = [
+        write_pairs(
+            folder,
+            split[part],
+            miner=MINER_ANY_COMMIT if any_commit else MINER,
+            seed=seed,
+            stages=result.stages,
+            sources=[source_file(path) for path in files],
+            split=part,
+            overwrite=overwrite,
+        )
+        for part, folder in parts.items()
+    ]
     if json:
-        typer.echo(manifest.model_dump_json())
+        typer.echo("\n".join(manifest.model_dump_json() for manifest in manifests))
         return
     typer.echo(stage_table(result.stages))
     for report in result.reports:
         for reason, count in report.reasons.items():
             typer.echo(f"  {count} rows not read: {reason}")
-    typer.echo(f"{manifest.n_pairs} pairs in {out}")
+    for manifest, folder in zip(manifests, parts.values(), strict=True):
+        typer.echo(f"{manifest.n_pairs} pairs in {folder}")
 
 
 def _options(

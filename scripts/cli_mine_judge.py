@@ -122,8 +122,8 @@ def review(
 def _store(
     out: Path, home: Path, pairs: tuple[Pair, ...], report: JudgeReport, overwrite: bool
 ) -> None:
-    from contextrl.pairs.cascade import StageCount
     from contextrl.pairs.judge import JudgeVerdict
+    from contextrl.pairs.stages import StageCount
     from contextrl.pairs.store import read_manifest, write_pairs
     from contextrl.scripts.image_sets import copy_images
 

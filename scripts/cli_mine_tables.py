@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextrl.pairs.cascade import StageCount
+    from contextrl.pairs.stages import StageCount
 
 
 def stage_table(stages: Sequence[StageCount]) -> str:

@@ -31,7 +31,7 @@ Play = Callable[["EpisodeRequest", threading.Event, "Witness"], "Trajectory"]
 def rollout(
     tasks: Annotated[Path, typer.Option(help="Task file, JSONL.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    policy: Annotated[str, typer.Option(help="scripted, endpoint:URL or local:PATH.")],
+    policy: Annotated[str, typer.Option(help="scripted[:looking], endpoint:URL or local:PATH.")],
     model: Annotated[str, typer.Option(help="Model name, for endpoint:URL.")] = "",
     samples: Annotated[int, typer.Option(min=1, help="Episodes per task.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = None,

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextrl.pairs.cascade import StageCount
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.images import ImageStore
 from contextrl.pairs.row_scan import Sources
 from contextrl.pairs.splits import split_image_pairs
+from contextrl.pairs.stages import StageCount
 from contextrl.pairs.store import PairManifest, is_complete, write_pairs
 from contextrl.pairs.types import ImagePair, ImageRef, Pair
 from contextrl.pairs.vqa_folder import FolderRows

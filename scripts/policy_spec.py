@@ -34,6 +34,11 @@ def open_policy(
         from contextrl.agents.scripted import ScriptedPolicy, solution_script
 
         yield lambda task: ScriptedPolicy(solution_script(task, prompts))
+    elif spec == "scripted:looking":
+        from contextrl.agents.looking import looking_script
+        from contextrl.agents.scripted import ScriptedPolicy
+
+        yield lambda task: ScriptedPolicy(looking_script(task, prompts), name="looking")
     elif kind == "endpoint" and where:
         from contextrl.agents.chat import ChatPolicy, Endpoint
 
@@ -59,5 +64,6 @@ def open_policy(
             yield lambda task: tokens
     else:
         raise typer.BadParameter(
-            f"--policy: expected scripted, endpoint:URL or local:PATH, found {spec!r}"
+            "--policy: expected scripted, scripted:looking, endpoint:URL or local:PATH, "
+            f"found {spec!r}"
         )

@@ -67,6 +67,7 @@ RUNS_ELSEWHERE = {
     "envs/referee.py",
     "envs/referee_hooks.py",
     "envs/referee_source.py",
+    "envs/suite_plugin.py",
 }
 IMPORTED_AS = {"gitpython": "git", "pillow": "PIL", "pyyaml": "yaml"}
 # Libraries of the extras, each imported late by the one file that tells what to install.

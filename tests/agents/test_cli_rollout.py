@@ -75,7 +75,11 @@ def test_a_run_is_refused_resumed_extended_and_overwritten(cli):
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("--policy", "magic"), 2, "expected scripted, endpoint:URL or local:PATH"),
+        (
+            ("--policy", "magic"),
+            2,
+            "expected scripted, scripted:looking, endpoint:URL or local:PATH",
+        ),
         (("--policy", "endpoint:http://x/v1"), 2, "needs --model"),
         (("--policy", "endpoint:x", "--model", "m"), 1, "expected http(s)"),
         (("--policy", "local:/nowhere"), 1, "expected a model folder"),

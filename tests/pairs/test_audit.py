@@ -5,7 +5,7 @@ import pytest
 from contextrl.agents.types import Message
 from contextrl.pairs.audit import audit
 from contextrl.pairs.errors import PairsError
-from contextrl.pairs.shortcuts import GroupBy, shortcut_audit, without_shortcuts
+from contextrl.pairs.shortcuts import GroupBy, rebalanced, shortcut_audit, without_shortcuts
 
 
 def longer(context):
@@ -59,6 +59,25 @@ def test_classifiers_win_by_a_planted_shortcut_and_the_set_can_be_filtered(make)
     assert report.classifiers[0].beats_chance
     assert len(report.solved) == 30
     assert without_shortcuts(rigged, report) == ()
+    assert rebalanced(rigged, report) == ()
+
+
+def test_a_rebalanced_set_is_won_and_lost_alike(make):
+    pytest.importorskip("sklearn")
+    pair = make.mined()[0]
+    rigged = spread(pair.model_copy(update={"positive": longer(pair.positive)}), 30)
+    # three in ten have it the other way round
+    mixed = [
+        p.model_copy(update={"positive": p.negative, "negative": p.positive}) if n % 10 < 3 else p
+        for n, p in enumerate(rigged)
+    ]
+    report = shortcut_audit(mixed)
+    won = set(report.won)
+    assert len(won) > 15
+    kept = rebalanced(mixed, report)
+    lost = len(mixed) - len(won)
+    assert len(kept) == 2 * lost
+    assert sum(p.pair_id in won for p in kept) == lost
 
 
 def test_classifiers_are_at_chance_on_pairs_in_both_directions(make):

@@ -44,7 +44,7 @@ def test_every_stage_goes_on_from_what_the_one_before_kept(make):
         stages = [stage for stage in result.stages if stage.unit == unit]
         assert all(a.kept == b.seen for a, b in itertools.pairwise(stages))
         assert all(0 <= stage.kept <= stage.seen for stage in stages)
-    assert counts(result)["its task is known"] == (9, 8)
+    assert counts(result)["repository and commit are known"] == (9, 8)
     assert counts(result)["same file"] == (8 * 7, 8 * 7)
     # six runs in clamp, two in spread
     assert counts(result)["same function"] == (8 * 7, 6 * 5 + 2)
@@ -58,7 +58,8 @@ def test_a_resolved_run_answers_with_its_own_submission(make):
     runs = [make.run("low", resolved=True, submission=submission), make.run("high")]
     result = mine(runs, [make.task("low"), make.task("high")])
     answers = {pair.positive.task_id: pair for pair in result.pairs}
-    assert answers["shapes__low"].answer == submission
+    # without what is no source: the notes
+    assert answers["shapes__low"].answer == make.gold("low")
     assert answers["shapes__low"].provenance.answer_from == "submission"
     assert answers["shapes__high"].provenance.answer_from == "gold"
 
@@ -103,6 +104,22 @@ def test_a_removed_line_inside_a_longer_line_is_not_ambiguous(make):
     assert len(result.pairs) == 2
 
 
+def test_a_line_that_goes_and_comes_again_decides_nothing(make):
+    # the fix only adds a line; the last one moves with the end of the file
+    last = "    return ordered[-1] - ordered[0]"
+    added = make.original.replace("    ordered = sorted(values)\n", "")
+    gold = make.diff(added.rstrip("\n"), make.original)
+    assert f"-{last}" in gold
+    tasks = [make.task("spread", task_id="shapes__gap", gold_patch=gold), make.task("spread")]
+    runs = [
+        make.run("spread", task_id="shapes__gap", trajectory_id="gap/0", view=make.numbered(added)),
+        make.run("spread"),
+    ]
+    for pair in mine(runs, tasks).pairs:
+        if pair.positive.task_id == "shapes__gap":
+            assert last.strip() not in pair.positive.decisive
+
+
 def test_an_answer_in_the_issue_is_a_leak(make):
     told = make.task("low", problem="it should say: if value < low:")
     result = mine([make.run("low"), make.run("high")], [told, make.task("high")])
@@ -129,14 +146,19 @@ def test_an_identical_run_counts_once(make):
 def test_a_patch_of_another_repository_is_left_out(make):
     foreign = make.run("low", resolved=True, submission=make.diff("a\n", "b\n", "other/x.py"))
     result = mine([foreign, make.run("high")], [make.task("low"), make.task("high")])
-    assert counts(result)["its patches can be read"] == (2, 1)
+    assert counts(result)["the patch is of its own repository"] == (2, 1)
 
 
-@pytest.mark.parametrize("patch", ["", "not a diff", "--- a/x\n+++ b/x\n@@ -1 +1 @@\n", "\0"])
+@pytest.mark.parametrize("patch", ["not a diff", "--- a/x\n+++ b/x\n@@ -1 +1 @@\n", "\0"])
 def test_a_hostile_submission_stops_one_run_only(make, patch):
     hostile = make.run("low", resolved=True, submission=patch)
     result = mine([hostile, make.run("high")], [make.task("low"), make.task("high")])
-    assert counts(result)["its patches can be read"] == (2, 1)
+    assert counts(result)["its patch can be read"] == (2, 1)
+
+
+def test_no_runs_are_an_error(make):
+    with pytest.raises(PairsError, match="expected runs"):
+        mine([], [make.task("low")])
 
 
 def test_the_result_does_not_depend_on_the_order_of_inputs(make):

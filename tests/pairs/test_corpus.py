@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from textwrap import indent
 
@@ -165,6 +166,9 @@ def test_functions_are_named_by_the_syntax_tree_of_a_mirror(make, tmp_path):
     instance = Instance(
         task_id="x", repo="someone/shapes", base_commit=commit, problem="", gold_patch=""
     )
+    if os.geteuid() == 0:  # mirrors often belong to somebody else, whom `git` does not trust
+        for path in [root / "someone__shapes", *(root / "someone__shapes").rglob("*")]:
+            os.chown(path, 12345, 12345)
     read = Repositories(root)
     assert "class Shape" in read(instance, make.file)
     assert read(instance, "nowhere.py") is None

@@ -89,6 +89,36 @@ def test_the_papers_set_gives_pairs_once_its_instances_are_joined(papers_set, tm
     assert (out / "pairs.jsonl").read_bytes() == before
 
 
+def test_held_out_functions_go_to_their_own_folder(papers_set, tmp_path):
+    runs, bugs = papers_set
+    out = tmp_path / "out"
+    command = ("corpus", runs, "--instances", bugs, "--out", out, "--limit", 30, "--workers", 1)
+    call(*command, "--held-out-frac", 0.3)
+    parts = [read_pairs(out / part) for part in ("train", "held-out")]
+    assert all(parts)
+    for name in ("task_id", "trajectory_id"):
+        used = [
+            {getattr(side, name) for pair in part for side in (pair.positive, pair.negative)}
+            for part in parts
+        ]
+        assert not used[0] & used[1]
+    assert read_manifest(out / "held-out").split == "held-out"
+
+
+def test_rows_are_streamed_by_datasets(papers_set, tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    runs, _ = papers_set
+    home = tmp_path / "set"
+    home.mkdir()
+    (home / "train.jsonl").write_text(runs.read_text())
+    printed = call("read", f"hub:{home}", "--out", tmp_path / "run", "--limit", 7, "--show", 0)
+    assert "7 of 7 rows read" in printed
+    printed = call("corpus", f"hub:{home}@train", "--out", tmp_path / "out", "--workers", 1)
+    assert "120/120       runs   its row can be read" in printed
+    call("read", f"hub:{home}@nosuch", code=1)
+
+
 def test_a_lone_dunder_of_a_hunk_header_is_no_function(rows, tmp_path):
     path = tmp_path / "rows.jsonl"
 

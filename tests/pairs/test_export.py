@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.export import export_parquet, export_released, import_parquet
@@ -37,6 +38,23 @@ def test_datasets_loads_what_was_written(make, manifest, tmp_path, monkeypatch, 
     if form == "released":
         assert set(rows.column_names) == {"prompt", "correct_answer"}
         assert sorted(rows["correct_answer"]) == ["A", "B"]
+
+
+def test_what_was_exported_can_be_pushed(make, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    from contextrl.scripts.cli_mine import app
+
+    pushed = {}
+
+    def push(self, name):
+        pushed[name] = {split: len(rows) for split, rows in self.items()}
+
+    monkeypatch.setattr(datasets.DatasetDict, "push_to_hub", push)
+    write_pairs(tmp_path / "pairs", make.mined(), miner="m/1", seed=3)
+    command = ["export", str(tmp_path / "pairs"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*command, "--push", "somebody/pairs"])
+    assert result.exit_code == 0, result.output
+    assert pushed == {"somebody/pairs": {"train": 2}}
 
 
 def test_the_released_format_goes_round_byte_for_byte(make, manifest, tmp_path):

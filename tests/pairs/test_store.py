@@ -63,9 +63,10 @@ def test_a_failed_overwrite_leaves_no_set_that_looks_complete(make, folder, monk
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
+    pairs = make.mined()
     monkeypatch.setattr("contextrl.pairs.store.os.replace", full_disk)
     with pytest.raises(PairFileError, match="No space left"):
-        write_pairs(folder, make.mined(), miner=MINER, seed=0, overwrite=True)
+        write_pairs(folder, pairs, miner=MINER, seed=0, overwrite=True)
     monkeypatch.undo()
     with pytest.raises(PairFileError):
         read_pairs(folder)
