@@ -45,11 +45,11 @@ class ScenesConfig:
     """Pairs of images that the warm-up asks about; no other stage sees them."""
     n_train: int = 512
     """Questions that RL trains on."""
-    n_pairs: int = 1000
+    n_pairs: int = 1500
     """Contrastive pairs of the CA loss."""
-    n_validate: int = 96
+    n_validate: int = 120
     """Questions per split, before and after."""
-    n_probe: int = 210
+    n_probe: int = 300
     """Pairs that the probe asks about, before and after, spread over all families."""
     seed: int = 0
 
@@ -58,7 +58,7 @@ class ScenesConfig:
 class VLWarmupConfig:
     """SFT of the tiny model on one-image and two-image questions."""
 
-    steps: int = 700
+    steps: int = 600
     batch_size: int = 40
     learning_rate: float = 2e-3
     two_image_frac: float = 0.85
