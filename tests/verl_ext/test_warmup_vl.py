@@ -60,6 +60,6 @@ def test_the_loss_is_that_of_the_replies_and_falls(scene, random_qwen25_vl, toke
     before = float(sft_loss(model, tokenizer, examples).detach())
     assert before == pytest.approx(both, rel=1e-4)
 
-    config = dataclasses.replace(VLWarmupConfig(), steps=40, batch_size=2)
+    config = dataclasses.replace(VLWarmupConfig(), steps=120, batch_size=2)
     warm_up(model, tokenizer, lambda rng: scene, config, format_prompt="?")
     assert float(sft_loss(model, tokenizer, examples).detach()) < before / 2
