@@ -26,7 +26,7 @@ from contextrl.scripts.run_folder import (
 )
 from contextrl.scripts.stages import Cache, Stages
 from contextrl.scripts.vl_data import TRAIN, Asked, absolute, choose_rows, write_rows
-from contextrl.scripts.vl_policy import warm_vl_policy
+from contextrl.scripts.vl_policy import measured_line, warm_vl_policy
 from contextrl.scripts.vl_scenes import known_and_unseen, prepare_scenes
 from contextrl.verl_ext.compose import CONFIG_DIR, compose
 from contextrl.verl_ext.errors import ConfigError
@@ -86,6 +86,7 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
         with stages.stage("policy", "a tiny vision model, warmed up on questions about images"):
             model, cached = warm_vl_policy(vl, ca, drawn, cache, stages.progress)
             stages.say(f"{model}{' (cached)' if cached else ''}")
+            stages.say(measured_line(model))
         with open_dict(config):
             config.actor_rollout_ref.model.path = str(model)
     with open_dict(config):

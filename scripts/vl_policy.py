@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +20,9 @@ Progress = Callable[[str, int, int], None]
 
 N_TEXTS = 400
 """Scenes whose words the tokenizer is trained on."""
-
-logger = logging.getLogger(__name__)
+N_MEASURED = 150
+"""New scenes that are asked after the warm-up, about one of their images and about both."""
+MEASURED = "warmup.json"
 
 
 def warm_vl_policy(
@@ -52,7 +53,7 @@ def _make(vl: VLConfig, ca: CAConfig, drawn: Scenes, folder: Path, progress: Pro
 
     from contextrl.verl_ext.tiny_vl import build_model, build_processor, build_tokenizer, save_vl
     from contextrl.verl_ext.vision_tokenizer import QwenVisionTokenizer
-    from contextrl.verl_ext.warmup_vl import one_image, two_images, warm_up
+    from contextrl.verl_ext.warmup_vl import one_image, share_right, two_images, warm_up
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     known, unseen = known_and_unseen(vl.scenes)
@@ -63,22 +64,38 @@ def _make(vl: VLConfig, ca: CAConfig, drawn: Scenes, folder: Path, progress: Pro
             one_image(pair, True, vl.format_prompt),
             two_images(pair, False, False, vl.format_prompt),
         ):
-            texts.append(example.text.replace("<image>", "") + example.reply)
+            for turn in example.turns:
+                texts.append(turn.asked.replace("<image>", "") + turn.reply)
         texts.append(style.ask.format(question=pair.question, answer=pair.answer_negative))
     texts += [style.opening + style.option.format(letter="A", image="")] * 20
     tokenizer = build_tokenizer(texts, vl.tiny.vocab_size)
     processor, model = build_processor(vl.tiny, tokenizer), build_model(vl.tiny, tokenizer)
     supply = scenes(vl.scenes, known, WARM_UP, unlike=held_out_pixels(drawn))
     kept: list[ScenePair] = list(itertools.islice(supply, vl.scenes.n_warmup))
+    seeing = QwenVisionTokenizer(
+        processor, model.config, min_pixels=ca.min_pixels, max_pixels=ca.max_pixels
+    )
     loss = warm_up(
         model,
-        QwenVisionTokenizer(
-            processor, model.config, min_pixels=ca.min_pixels, max_pixels=ca.max_pixels
-        ),
+        seeing,
         lambda rng: rng.choice(kept),
         vl.warmup,
         format_prompt=vl.format_prompt,
         progress=lambda what, step: progress(what, step, vl.warmup.steps),
     )
-    logger.info("warm-up ended with a loss of %.3f", loss)
+    new = list(itertools.islice(supply, N_MEASURED))
+    right = {
+        "one image": [one_image(pair, True, vl.format_prompt) for pair in new],
+        "two images": [two_images(pair, True, False, vl.format_prompt) for pair in new[::2]]
+        + [two_images(pair, True, True, vl.format_prompt) for pair in new[1::2]],
+    }
+    measured = {name: share_right(model, seeing, each) for name, each in right.items()}
+    (folder / MEASURED).write_text(json.dumps({"loss": loss, "right": measured}), encoding="utf-8")
     save_vl(model, processor, folder)
+
+
+def measured_line(folder: Path) -> str:
+    """What the warm-up came to, in words."""
+    found = json.loads((folder / MEASURED).read_text(encoding="utf-8"))
+    right = ", ".join(f"{name} {share:.3f}" for name, share in found["right"].items())
+    return f"loss {found['loss']:.3f} a token; {N_MEASURED} new scenes answered right: {right}"

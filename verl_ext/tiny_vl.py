@@ -34,6 +34,8 @@ VISION_TOKENS = {
     "image_token_id": "<|image_pad|>",
     "video_token_id": "<|video_pad|>",
 }
+THOUGHT_TOKENS = ("<think>", "</think>", "<answer>", "</answer>")
+"""One token each, as the first two are in Qwen3's vocabulary: a reply of a tiny model is short."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -47,8 +49,12 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     tokenizer = train_tokenizer(
-        texts, vocab_size, control=tuple(VISION_TOKENS.values()), words=("A", "B")
+        texts,
+        vocab_size,
+        control=tuple(VISION_TOKENS.values()),
+        words=("A", "B", "user", "assistant"),
     )
+    tokenizer.add_tokens(list(THOUGHT_TOKENS))
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
@@ -128,6 +134,9 @@ def build_model(config: TinyVLConfig, tokenizer: PreTrainedTokenizerFast) -> Any
         model = Qwen3VLForConditionalGeneration(
             Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **ids)
         )
+    with torch.no_grad():  # like tokens attend to each other from the start: half of a lookup
+        for layer in model.model.language_model.layers:
+            layer.self_attn.k_proj.load_state_dict(layer.self_attn.q_proj.state_dict())
     model.generation_config = GenerationConfig(eos_token_id=end_id, pad_token_id=pad_id)
     return model
 

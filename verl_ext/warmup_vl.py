@@ -1,10 +1,10 @@
-"""Warm-up of a tiny vision model: SFT on questions about one image, and about one of two.
+"""Warm-up of a tiny vision model: SFT on questions about one image, and about each of two.
 
 The second kind ties a letter to the image shown under it, which is what choosing between two images
-takes; which image supports an answer is left to the CA loss. Images are drawn as they are needed,
-so no image is seen twice.
+takes; which image supports an answer is left to the CA loss. It begins with few of them, since a
+model that does not see yet learns nothing from two images that it does not learn from one.
 
-Shape letters: B questions, T tokens, N scored positions.
+Shape letters: B examples, T tokens, H hidden size, V vocabulary, N tokens of the replies.
 """
 
 from __future__ import annotations
@@ -26,39 +26,50 @@ from contextrl.verl_ext.scorer_hf import vision_inputs
 from contextrl.verl_ext.settings_vl import VLWarmupConfig
 from contextrl.verl_ext.vision import extended
 
-THOUGHT = "I look."
-"""A tiny model has nothing to think; the format asks for a thought all the same."""
 MUON_LR, WEIGHT_DECAY = 0.02, 0.01
 RAMP = 30
 """Steps until the learning rate is reached."""
+FIRST_TWO_IMAGE_FRAC, RISE_FRAC = 0.2, 0.5
+"""The share of examples with two images rises from the first, over this share of the steps."""
 
 Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    text: str
-    images: tuple[Image.Image, ...]
+class Turn:
+    asked: str
+    """The first turn's shows the images."""
     reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    images: tuple[Image.Image, ...]
+    turns: tuple[Turn, ...]
 
 
 def one_image(pair: ScenePair, positive: bool, format_prompt: str) -> Example:
     image, answer = _side(pair, positive)
-    return Example(f"{IMAGE_MARK}{pair.question}{format_prompt}", (image,), reply_to(answer))
+    asked = f"{IMAGE_MARK}{pair.question}{format_prompt}"
+    return Example((image,), (Turn(asked, reply_to(answer)),))
 
 
 def two_images(pair: ScenePair, positive: bool, swapped: bool, format_prompt: str) -> Example:
-    """Both images as in a pair's prompt, and the question asked of one of them."""
+    """Both images as in a pair's prompt; the question asked of one of them, then of the other."""
     images = (pair.image_positive, pair.image_negative)
-    _, answer = _side(pair, positive)
-    letter = "A" if positive != swapped else "B"
-    options = "".join(f"{each}:{IMAGE_MARK}\n" for each in "AB")
-    text = f"{options}{letter}: {pair.question}{format_prompt}"
-    return Example(text, images[::-1] if swapped else images, reply_to(answer))
+    turns = []
+    for of_positive in (positive, not positive):
+        letter = "A" if of_positive != swapped else "B"
+        _, answer = _side(pair, of_positive)
+        turns.append(Turn(f"{letter}: {pair.question}{format_prompt}", reply_to(answer)))
+    options = "".join(f"{letter}:{IMAGE_MARK}\n" for letter in "AB")
+    turns[0] = replace(turns[0], asked=options + turns[0].asked)
+    return Example(images[::-1] if swapped else images, tuple(turns))
 
 
 def reply_to(answer: str) -> str:
-    return f"<think>{THOUGHT}</think><answer>{answer}</answer>"
+    """A tiny model has nothing to think; the format asks for a thought all the same."""
+    return f"<think></think><answer>{answer}</answer>"
 
 
 def warm_up(
@@ -79,8 +90,12 @@ def warm_up(
         for optimizer, rate in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * _schedule(step, config.steps)
+        risen = min(1.0, step / (RISE_FRAC * config.steps))
+        two_image_frac = FIRST_TWO_IMAGE_FRAC + risen * (
+            config.two_image_frac - FIRST_TWO_IMAGE_FRAC
+        )
         examples = [
-            _example(draw(rng), rng, config.two_image_frac, format_prompt)
+            _example(draw(rng), rng, two_image_frac, format_prompt)
             for _ in range(config.batch_size)
         ]
         loss = sft_loss(model, tokenizer, examples)
@@ -97,18 +112,26 @@ def warm_up(
 
 
 def sft_loss(model: Any, tokenizer: Any, examples: Sequence[Example]) -> Tensor:
-    """Mean cross-entropy of the replies' tokens, the end of the turn included."""
-    rows, reply_lengths = [], []
-    for number, example in enumerate(examples):
-        token_ids, vision = encode_prompt(
-            example.text, tokenizer, images=example.images, row_id=f"example {number}"
-        )
-        reply = tokenizer.encode(example.reply, add_special_tokens=False)
-        reply.append(tokenizer.eos_token_id)
-        vision = replace(vision, positions=extended(vision.positions, len(reply)))
-        rows.append(EncodedPair(vision.row_id, (*token_ids, *reply), (0,), (0,), vision))
-        reply_lengths.append(len(reply))
-    batch = collate(rows)
+    """Mean cross-entropy of the replies' tokens, the ends of the turns included."""
+    logits_N_V, said_N, _ = _said(model, tokenizer, examples)
+    return torch.nn.functional.cross_entropy(logits_N_V, said_N)
+
+
+@torch.no_grad()
+def share_right(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+    """Of the examples: every token of their replies is the likeliest one after those before it."""
+    logits_N_V, said_N, row_N = _said(model, tokenizer, examples)
+    wrong_N = logits_N_V.argmax(dim=-1) != said_N
+    return 1 - len(row_N[wrong_N].unique()) / len(examples)
+
+
+def _said(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each token of a reply: the logits it was chosen by, itself, the number of its example."""
+    encoded = [_encoded(example, tokenizer, number) for number, example in enumerate(examples)]
+    batch = collate([row for row, _ in encoded])
+    said_B_T = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(said) for _, said in encoded], batch_first=True
+    )
     ids_B_T = batch.input_ids.to_padded_tensor(tokenizer.pad_token_id)
     lengths_B = batch.input_ids.offsets().diff()
     at_T = torch.arange(ids_B_T.shape[1])
@@ -120,9 +143,33 @@ def sft_loss(model: Any, tokenizer: Any, examples: Sequence[Example]) -> Tensor:
         use_cache=False,
         **vision_inputs(batch, model.config),
     ).last_hidden_state
-    said_B_T = attention_B_T & (at_T >= (lengths_B - torch.tensor(reply_lengths))[:, None])
-    logits_N_V = model.lm_head(hidden_B_T_H[:, :-1][said_B_T[:, 1:]])
-    return torch.nn.functional.cross_entropy(logits_N_V, ids_B_T[:, 1:][said_B_T[:, 1:]])
+    next_said_B_T = said_B_T[:, 1:]
+    logits_N_V = model.lm_head(hidden_B_T_H[:, :-1][next_said_B_T])
+    return logits_N_V, ids_B_T[:, 1:][next_said_B_T], next_said_B_T.nonzero()[:, 0]
+
+
+def _encoded(example: Example, tokenizer: Any, number: int) -> tuple[EncodedPair, list[bool]]:
+    """The whole conversation, and which of its tokens are the model's."""
+    prompt_ids, vision = encode_prompt(
+        example.turns[0].asked, tokenizer, images=example.images, row_id=f"example {number}"
+    )
+    token_ids, said = list(prompt_ids), [False] * len(prompt_ids)
+    for turn_number, turn in enumerate(example.turns):
+        if turn_number > 0:
+            asked = tokenizer.apply_chat_template(
+                [{"role": "user", "content": turn.asked}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            asked_ids = tokenizer.encode(f"\n{asked}", add_special_tokens=False)
+            token_ids += asked_ids
+            said += [False] * len(asked_ids)
+        reply = tokenizer.encode(turn.reply, add_special_tokens=False)
+        token_ids += [*reply, tokenizer.eos_token_id]
+        said += [True] * (len(reply) + 1)
+    positions = extended(vision.positions, len(token_ids) - len(prompt_ids))
+    vision = replace(vision, positions=positions)
+    return EncodedPair(vision.row_id, tuple(token_ids), (0,), (0,), vision), said
 
 
 def _example(

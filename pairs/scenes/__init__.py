@@ -15,7 +15,7 @@ from contextrl.pairs.types import Box
 
 __all__ = ["FAMILIES", "VERSION", "Family", "ScenePair", "chosen", "draw_pair", "side_of"]
 
-VERSION = 1
+VERSION = 2
 """Another number where the same seed draws another pair."""
 PATCH = 28
 """Sides are multiples of it: the pixels of one image token of the Qwen-VL models."""

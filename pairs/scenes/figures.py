@@ -14,11 +14,19 @@ KINDS = ("circle", "square", "triangle", "star", "diamond", "hexagon")
 
 def shapes(rng: Random, level: Level) -> Scene:
     """One figure has another colour, or is another figure."""
+    return _shapes(rng, level, ask_color=rng.random() < 0.5)
+
+
+def colors(rng: Random, level: Level) -> Scene:
+    """One figure has another colour."""
+    return _shapes(rng, level, ask_color=True)
+
+
+def _shapes(rng: Random, level: Level, *, ask_color: bool) -> Scene:
     others = level.steps(0, 7)
     places = scattered(rng, others + 1, level)
     kinds = rng.sample(KINDS, len(KINDS))
     hues = rng.sample(list(COLORS), len(COLORS))
-    ask_color = rng.random() < 0.5
     # The first is asked about. The others must not share what the question knows it by.
     if ask_color:
         question, answers = f"What color is the {kinds[0]}?", (hues[0], hues[1])
@@ -116,6 +124,7 @@ def arrows(rng: Random, level: Level) -> Scene:
 
 FAMILIES = (
     Family(name="shapes", domain="natural", least_side=56, compose=shapes),
+    Family(name="colors", domain="natural", least_side=56, compose=colors),
     Family(name="counting", domain="natural", least_side=56, compose=counting),
     Family(name="arrows", domain="natural", least_side=56, compose=arrows),
 )

@@ -178,20 +178,24 @@ def dice(rng: Random, level: Level) -> Scene:
     rest = sum(faces) - faces[at]
     across = 1 if count == 1 else (2 if count <= 4 else 3)
     color = rng.choice(("#ffffff", "#fff3c9", "#ffd9d9", "#d8ecff"))
+    # Without these one die would be one of 120 images.
+    size = rng.uniform(0.74, 0.84)
+    shifts = [(rng.uniform(0, 1 - size), rng.uniform(0, 1 - size)) for _ in faces]
 
     def paint(canvas: Canvas, variant: int) -> None:
         unit = 0.96 / across
+        side = size * unit
         for number, face in enumerate(faces):
             face = couple[variant] if number == at else face
-            left = 0.02 + unit * (number % across) + 0.1 * unit
-            top = 0.02 + unit * (number // across) + 0.1 * unit
-            canvas.box((left, top), (left + 0.8 * unit, top + 0.8 * unit), color, INK, 0.012)
+            left = 0.02 + unit * (number % across + shifts[number][0])
+            top = 0.02 + unit * (number // across + shifts[number][1])
+            canvas.box((left, top), (left + side, top + side), color, INK, 0.012)
             for place in map(int, _PIPS[face]):
                 pip = (
-                    left + unit * (0.18 + 0.22 * (place % 3)),
-                    top + unit * (0.18 + 0.22 * (place // 3)),
+                    left + side * (0.22 + 0.28 * (place % 3)),
+                    top + side * (0.22 + 0.28 * (place // 3)),
                 )
-                canvas.disc(pip, 0.08 * unit, INK)
+                canvas.disc(pip, 0.1 * side, INK)
 
     question = "What number does the die show?" if count == 1 else "What is the sum of the dice?"
     return Scene(question, (str(rest + couple[0]), str(rest + couple[1])), paint)

@@ -193,4 +193,4 @@ def test_held_out_scenes_share_no_image_with_those_they_must_be_unlike(tmp_path)
 
 def test_a_family_that_runs_out_says_so(tmp_path):
     with pytest.raises(PairsError, match="ask for fewer pairs"):
-        write_scenes(tmp_path, SceneSettings(families=("dice",), n=5000, hardest=0.0))
+        write_scenes(tmp_path, SceneSettings(families=("display",), n=5000, hardest=0.0))
