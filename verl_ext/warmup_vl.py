@@ -61,15 +61,20 @@ def two_images(pair: ScenePair, positive: bool, swapped: bool, format_prompt: st
     for of_positive in (positive, not positive):
         letter = "A" if of_positive != swapped else "B"
         _, answer = _side(pair, of_positive)
-        turns.append(Turn(f"{letter}: {pair.question}{format_prompt}", reply_to(answer)))
+        reply = reply_to(answer, thought=letter)
+        turns.append(Turn(f"{letter}: {pair.question}{format_prompt}", reply))
     options = "".join(f"{letter}:{IMAGE_MARK}\n" for letter in "AB")
     turns[0] = replace(turns[0], asked=options + turns[0].asked)
     return Example(images[::-1] if swapped else images, tuple(turns))
 
 
-def reply_to(answer: str) -> str:
-    """A tiny model has nothing to think; the format asks for a thought all the same."""
-    return f"<think></think><answer>{answer}</answer>"
+def reply_to(answer: str, *, thought: str = "") -> str:
+    """A tiny model has nothing to think; the format asks for a thought all the same.
+
+    Of two images it says which letter it was asked about. Else no letter would ever have been said,
+    all of them would have one and the same logit, and the CA loss would begin at a saddle.
+    """
+    return f"<think>{thought}</think><answer>{answer}</answer>"
 
 
 def warm_up(

@@ -21,7 +21,7 @@ def make_vision_model(folder, kind):
     from contextrl.verl_ext.tiny_vl import build_model, build_processor, build_tokenizer, save_vl
 
     config = TinyVLConfig(
-        kind=TinyVL(kind), hidden_size=48, layers=2, heads=4, vision_hidden_size=32
+        kind=TinyVL(kind), hidden_size=48, layers=2, heads=4, vision_hidden_size=32, patch_size=7
     )
     words = (
         "what is the colour of the disc? red blue green yellow <think> </think> <answer> </answer>"

@@ -36,7 +36,8 @@ def test_both_images_are_asked_about_under_their_own_letters(scene, positive, sw
     first = scene.image_positive if positive else scene.image_negative
     assert under[letters[0]] is first
     for letter, turn in zip(letters, example.turns, strict=True):
-        assert turn.reply == f"<think></think><answer>{true_of[id(under[letter])]}</answer>"
+        answer = true_of[id(under[letter])]
+        assert turn.reply == f"<think>{letter}</think><answer>{answer}</answer>"
 
 
 def test_no_letter_is_ever_an_answer(scene):
