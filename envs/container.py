@@ -8,13 +8,14 @@ what a killed driver left behind.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from contextrl.envs.cleanup import labels
-from contextrl.envs.engine import ExecChannel, engine_boundary
+from contextrl.envs.engine import ExecChannel, engine_boundary, read_whole
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.shell import SHELL_ENVIRONMENT, Channel, PersistentShell
@@ -101,6 +102,7 @@ class Container:
         self.disk_limit_reached = False
         """Set by the disk guard, which then ended every process."""
         self.used = False  # by an episode before: it has to be renewed for another
+        file_bytes = limits.disk_mb << 20
         with engine_boundary(f"starting a sandbox of image {image}"):
             self.user: str = _image_user(client, image)
             self.id: str = self._api.create_container(
@@ -122,11 +124,7 @@ class Container:
                     ulimits=[
                         {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
                         {"Name": "core", "Soft": 0, "Hard": 0},
-                        {
-                            "Name": "fsize",
-                            "Soft": limits.disk_mb << 20,
-                            "Hard": limits.disk_mb << 20,
-                        },
+                        {"Name": "fsize", "Soft": file_bytes, "Hard": file_bytes},
                     ],
                     cap_drop=["ALL"],
                     cap_add=list(limits.capabilities) or None,
@@ -204,9 +202,12 @@ class Container:
             self.disk_limit_reached = False
             return Limit.DISK
         try:
-            code, stdout, stderr = self._run_once(COUNTERS_SCRIPT, 4096, 20.0, b"")
+            found = self._run_once(COUNTERS_SCRIPT, 4096, 20.0, b"")
         except SandboxError:
             return None  # the next command finds out what is wrong
+        if found is None:
+            return None
+        code, stdout, stderr = found
         if code != 0 and b"temporarily unavailable" in stderr:
             return Limit.PROCESSES
         before, self._counters = self._counters, {}
@@ -227,34 +228,27 @@ class Container:
         Where the agent left no process to fork, all of its processes are killed first.
         """
         result = self._run_once(script, max_bytes, timeout_s, stdin)
-        if result[0] != 0 and b"Resource temporarily unavailable" in result[2]:
+        if result is not None and result[0] != 0 and b"temporarily unavailable" in result[2]:
             self.revive()
             result = self._run_once(script, max_bytes, timeout_s, stdin)
+        # A busy engine can close the streams of a process before it sent what was in them.
+        result = result or self._run_once(script, max_bytes, timeout_s, stdin)
+        if result is None:
+            raise SandboxError(f"the engine lost output of a process in sandbox {self.id[:12]}")
         return result
 
     def _run_once(
         self, script: str, max_bytes: int, timeout_s: float, stdin: bytes
-    ) -> tuple[int, bytes, bytes]:
-        channel = self.channel(["bash", "--noprofile", "--norc", "-c", script])
-        streams = {1: bytearray(), 2: bytearray()}
-        deadline = time.monotonic() + timeout_s
+    ) -> tuple[int, bytes, bytes] | None:
+        """None where the script ended well and its output did not come whole."""
+        nonce = secrets.token_hex(16).encode()
+        whole = f'bash --noprofile --norc -c "$1" && builtin printf %s {nonce.decode()}'
+        channel = self.channel(["bash", "--noprofile", "--norc", "-c", whole, "run", script])
         try:
             channel.send(stdin)
-            while True:
-                frame = channel.receive_frame(1.0)
-                if frame is not None and frame[0] == 0:
-                    break
-                if frame is not None:
-                    room = max_bytes + 1 - len(streams[frame[0]])
-                    streams[frame[0]] += frame[1][:room]
-                elif channel.exit_code() is not None:
-                    break
-                if time.monotonic() > deadline:
-                    return -1, bytes(streams[1]), b"timed out"
-            code = channel.exit_code()
+            return read_whole(channel, nonce, max_bytes, timeout_s=timeout_s)
         finally:
             channel.close()
-        return -1 if code is None else code, bytes(streams[1]), bytes(streams[2])
 
     def remove(self) -> None:
         """Killed and deleted, or already gone. Waits for nothing that runs inside."""

@@ -176,3 +176,34 @@ class ExecChannel:
             self._socket.close()
         with contextlib.suppress(OSError):
             self._response.close()
+
+
+def read_whole(
+    channel: ExecChannel, last: bytes, max_bytes: int, *, timeout_s: float
+) -> tuple[int, bytes, bytes] | None:
+    """Exit code (-1 out of time), stdout up to `last` or one byte over `max_bytes`, and stderr.
+
+    None where the process ended well and `last` did not come: a busy engine can close the streams
+    before it sent what was in them.
+    """
+    streams = {1: bytearray(), 2: bytearray()}
+    deadline = time.monotonic() + timeout_s
+    ended = False
+    while True:
+        frame = channel.receive_frame(1.0)
+        if frame is not None and frame[0] == 0:
+            break
+        if frame is not None:
+            room = max_bytes + 1 + len(last) - len(streams[frame[0]])
+            streams[frame[0]] += frame[1][:room]
+        elif ended:
+            break  # nothing came any more: a child of it holds the streams open
+        else:
+            ended = channel.exit_code() is not None
+        if time.monotonic() > deadline:
+            return -1, bytes(streams[1][: max_bytes + 1]), b"timed out"
+    code = channel.exit_code()
+    stdout, found, _ = bytes(streams[1]).partition(last)
+    if code == 0 and not found and len(stdout) <= max_bytes:
+        return None
+    return -1 if code is None else code, stdout[: max_bytes + 1], bytes(streams[2])

@@ -256,7 +256,7 @@ def _run(
     code, stdout, stderr = container.run(
         _script(roots, script), max_bytes=max_bytes, timeout_s=TIMEOUT_S
     )
-    if code != 0 or len(stdout) > max_bytes:
+    if code != 0 or not 0 < len(stdout) <= max_bytes:
         reason = " ".join(stderr.decode(errors="replace").split())[:200]
         raise SandboxError(reason or f"status {code} and {len(stdout)} bytes")
     return stdout

@@ -16,7 +16,7 @@ import pytest
 
 from contextrl.envs.cleanup import owner_alive, owner_label, reap, reap_until_quiet
 from contextrl.envs.docker import DockerProvider, SandboxLimits
-from contextrl.envs.engine import connect
+from contextrl.envs.engine import connect, read_whole
 from contextrl.envs.errors import EngineUnavailableError, ImageError, SandboxError
 from contextrl.envs.types import ExecResult, Limit
 
@@ -360,3 +360,24 @@ def test_no_engine_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
 def test_limits_are_checked():
     with pytest.raises(ValueError, match=r"sandbox\.pids must be positive, got 0"):
         SandboxLimits(pids=0)
+
+
+class Frames:
+    """What an engine sends of one process, which has ended with 0."""
+
+    def __init__(self, *frames):
+        self.frames = list(frames)
+
+    def receive_frame(self, timeout_s):
+        return self.frames.pop(0)
+
+    def exit_code(self):
+        return 0
+
+
+def test_output_that_comes_late_is_waited_for_and_what_is_lost_is_known():
+    late = Frames(None, (1, b"late"), (1, b"END"), (0, b""))
+    assert read_whole(late, b"END", 10, timeout_s=5) == (0, b"late", b"")
+    assert read_whole(Frames((1, b"la"), (0, b"")), b"END", 10, timeout_s=5) is None
+    long = Frames((1, b"x" * 50), (1, b"END"), (0, b""))
+    assert read_whole(long, b"END", 10, timeout_s=5) == (0, b"x" * 11, b"")
