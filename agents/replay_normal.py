@@ -70,6 +70,8 @@ VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"(line )\d+(: +)\d+ (?=Killed|Terminated|Segmentation|Aborted|Hangup)",
             r"\1<N>\2<PID> ",
         ),
+        # The shell is ours, and counts every line that it read, those of our own set-up included.
+        (r"^(bash: (?:eval: )?line )\d+:", r"\1<N>:"),
         # Commits carry their date: `git commit`, `git log`, `git reset --hard`.
         (rf"^(\[[\w/. -]+(?: \(root-commit\))? ){_HEX}\]", r"\1<COMMIT>]"),
         (rf"^(commit |HEAD is now at |Merge: ){_HEX}\b", r"\1<COMMIT>"),
