@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from unidiff.patch import PatchSet
 
+from contextrl.envs.definitions import definitions
 from contextrl.envs.issue_text import issue_text
 from contextrl.envs.mutants import Mutant
 
@@ -66,20 +67,12 @@ def _innermost(definitions: list[tuple[int, int, str]], line: int) -> str:
 
 
 def _definitions(source: str) -> Iterator[tuple[int, int, str]]:
-    """(first line, last line, qualified name)."""
+    """As `definitions`; none of a source that cannot be parsed."""
     try:
-        stack: list[tuple[ast.AST, str]] = [(ast.parse(source), "")]
+        tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
-    while stack:
-        node, prefix = stack.pop()
-        for child in ast.iter_child_nodes(node):
-            name = prefix
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                name = f"{prefix}.{child.name}" if prefix else child.name
-                first = min([child.lineno, *(each.lineno for each in child.decorator_list)])
-                yield first, child.end_lineno or child.lineno, name
-            stack.append((child, name))
+    yield from definitions(tree)
 
 
 def _changed_lines(patch: str) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from unidiff.patch import Hunk, Line, PatchSet
 
+from contextrl.envs.definitions import definitions
 from contextrl.pairs.errors import PatchError
 
 MAX_PATCH_BYTES = 200_000
@@ -179,7 +180,7 @@ def _syntax_tree_names(source: str) -> Callable[[int], str] | None:
         return None
     try:
         tree = ast.parse(source)
-        spans = list(_definitions(tree))
+        spans = list(definitions(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -188,20 +189,6 @@ def _syntax_tree_names(source: str) -> Callable[[int], str] | None:
         return max(around)[1] if around else ""
 
     return name_at
-
-
-def _definitions(tree: ast.Module) -> Iterator[tuple[int, int, str]]:
-    """(first line, last line, qualified name); decorators belong to what they decorate."""
-    stack: list[tuple[ast.AST, str]] = [(tree, "")]
-    while stack:
-        node, prefix = stack.pop()
-        for child in ast.iter_child_nodes(node):
-            name = prefix
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                name = f"{prefix}.{child.name}" if prefix else child.name
-                first = min([child.lineno, *(d.lineno for d in child.decorator_list)])
-                yield first, child.end_lineno or child.lineno, name
-            stack.append((child, name))
 
 
 def _by_hunk(hunk: Hunk) -> set[Named]:
