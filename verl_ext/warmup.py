@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from contextrl.verl_ext.ca_loss import ca_loss
 from contextrl.verl_ext.curriculum import Curriculum
@@ -38,8 +40,25 @@ ROWS_UNIT, TOKENS_UNIT, SCORED_UNIT = 8, 64, 128
 DECAY_FRAC = 0.4
 """The last share of the steps, over which the learning rate falls."""
 
+FLOAT32_ATTENTION = "contextrl_float32"
+
 Progress = Callable[[str, int, int], None]
 """What, step, of how many."""
+
+
+def _float32_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Causal attention over right-padded rows. On a CPU its backward pass is three times as fast
+    in float32 as in bfloat16; a step gains a fifth."""
+    with torch.autocast("cpu", enabled=False):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query.float(), key.float(), value.float(), is_causal=True, scale=scaling
+        )
+    return out.transpose(1, 2).contiguous().to(torch.bfloat16), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(FLOAT32_ATTENTION, _float32_attention)
 
 
 def warm_up(
@@ -69,6 +88,7 @@ def warm_up(
             f"{ATTEMPTS} initialisations did not; set job.warmup.basic_steps or job.warmup.seed"
         )
     trainer.by_turns(_batches(draw_run, config, seed), progress)
+    model.set_attn_implementation("sdpa")
     model.eval()
     return model
 
@@ -79,6 +99,7 @@ class _Trainer:
     def __init__(
         self, model: Qwen3ForCausalLM, maker: DrillMaker, config: WarmupConfig, seed: int
     ) -> None:
+        model.set_attn_implementation(FLOAT32_ATTENTION)
         self._model, self._maker, self._config = model.train(), maker, config
         self._rng = random.Random(seed)
         self._curriculum = Curriculum(maker, patience=config.drill_patience, seed=seed)
