@@ -120,13 +120,13 @@ def _explore(
         _run(app)
         return
     path = path / EPISODES if (path / EPISODES).is_dir() else path
-    index = TrajectoryIndex(path)
-    home = path if path.is_dir() else path.parent
+    branches = branches or (path if path.is_dir() else path.parent) / BRANCHES
+    index = TrajectoryIndex(path, branches=branches)
     with Sandboxes(repos) as sandboxes, _policy(policy) as policy_of:
         workbench = DockerWorkbench(
             TaskBook(tasks or tasks_of_run(path)),
             sandboxes,
-            branches or home / BRANCHES,
+            branches,
             policy_of=policy_of,
         )
         _run(

@@ -80,7 +80,13 @@ def _make(
     words += [style.answer_header, style.closing]
     tokenizer = train_tokenizer([*texts, *words * 100], job.warmup.vocab_size)
     room = job.limits.max_context_tokens
-    maker = DrillMaker(tokenizer, style, function_views(runs), seed=job.warmup.seed)
+    maker = DrillMaker(
+        tokenizer,
+        style,
+        function_views(runs),
+        seed=job.warmup.seed,
+        n_stages=job.warmup.drill_stages,
+    )
     draw = _drawing(job, tasks, runs, codec_of(tokenizer))
     build = partial(build_model, job.warmup, tokenizer, max_context_tokens=2 * room)
     model = warm_up(lambda seed: build(seed=seed), draw, maker, job.warmup, progress=progress)

@@ -38,9 +38,22 @@ class JobTasks:
         return list(read_tasks(self.train))[: self.config.train_limit]
 
     def validation(self) -> dict[str, list[Task]]:
-        """The first tasks of each split; their order spreads them over functions."""
-        limit = self.config.validate_limit
-        found = {split: list(read_tasks(file))[:limit] for split, file in self.validate.items()}
+        """The first tasks of each split; their order spreads them over functions.
+
+        Raises `ConfigError` if a limit names no split.
+        """
+        config = self.config
+        if unknown := set(config.validate_limits) - set(self.validate):
+            raise ConfigError(
+                f"expected splits of {sorted(self.validate)} in job.tasks.validate_limits, "
+                f"found {sorted(unknown)}"
+            )
+        found = {
+            split: list(read_tasks(file))[
+                : config.validate_limits.get(split, config.validate_limit)
+            ]
+            for split, file in self.validate.items()
+        }
         if self.config.validate_train:
             found = {TRAIN: self.training()} | found
         return found

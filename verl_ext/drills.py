@@ -54,10 +54,16 @@ class DrillMaker:
     """Makes drills of every stage in the words of `style`, the form that pairs will have."""
 
     def __init__(
-        self, tokenizer: Any, style: PairPromptStyle, views: Sequence[Sequence[str]], *, seed: int
+        self,
+        tokenizer: Any,
+        style: PairPromptStyle,
+        views: Sequence[Sequence[str]],
+        *,
+        seed: int,
+        n_stages: int | None = None,
     ) -> None:
-        """`views`: lines such as `41:    return x`, as an agent sees a function. Raises
-        `ConfigError` if there are none."""
+        """`views`: lines such as `41:    return x`, as an agent sees a function. `n_stages`: only
+        the first so many. Raises `ConfigError` if there are no views, or fewer stages."""
         if not views:
             raise ConfigError("expected functions that runs looked at, found none; check job.tasks")
         self._rng = random.Random(seed)
@@ -102,6 +108,13 @@ class DrillMaker:
             ("code, both lines", lambda: self._code(7, strange=True, quote_both=True)),
             ("code, one word of code", lambda: self._code(7, strange=False, quote_both=True)),
         )
+        if n_stages is not None:
+            if not self.n_basic <= n_stages <= len(self.stages):
+                raise ConfigError(
+                    f"expected job.warmup.drill_stages from {self.n_basic} to {len(self.stages)}, "
+                    f"found {n_stages}"
+                )
+            self.stages = self.stages[:n_stages]
 
     def _tokens(self, n: int, questions: int) -> Drill:
         tokens = self._rng.sample(self._vocabulary, 2 * n)

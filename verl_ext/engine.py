@@ -156,9 +156,11 @@ class ContextAwareMixin:
         config.check_ranks(n_ranks)
         pair_set = self._pair_set(config)
         draws = pairs_at(len(pair_set), per_step=config.pairs_per_step, seed=config.seed, step=step)
-        mine = [
-            pair_set.encoded(draw) for draw in pairs_for_rank(draws, rank=rank, n_ranks=n_ranks)
-        ]
+        # Like lengths together: where padding is not removed, it is most of the work otherwise.
+        mine = sorted(
+            (pair_set.encoded(draw) for draw in pairs_for_rank(draws, rank=rank, n_ranks=n_ranks)),
+            key=lambda pair: len(pair.token_ids),
+        )
         batches = list(_micro_batches(mine, config.micro_batch_size))
         collected: list[dict[str, Tensor]] = []
         for i, batch in enumerate(batches):

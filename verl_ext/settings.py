@@ -138,6 +138,8 @@ class TaskConfig:
     """
     validate_limit: int | None = None
     """At most this many tasks per validation split, the first ones in file order."""
+    validate_limits: dict[str, int] = field(default_factory=dict)
+    """Split name to its own limit, where it differs from `validate_limit`."""
     validate_train: bool = False
     """Measure before and after on the training tasks too, as split `train`."""
     seed: int = 0
@@ -162,6 +164,8 @@ class WarmupConfig:
     learning_rate: float = 3e-3
     drill_patience: int = 60
     """Batches after which a stage of the drills is left though it was not passed."""
+    drill_stages: int | None = None
+    """The first so many of `drills.DrillMaker`'s; all of them teach the selection itself."""
     drill_tokens: int = 6000
     """Per batch of drills, padding included."""
     drill_frac: float = 0.75

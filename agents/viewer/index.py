@@ -53,10 +53,15 @@ class Row:
 class TrajectoryIndex:
     """Rows of a run folder (its branches too), or of a file in any format that the miner reads."""
 
-    def __init__(self, path: Path) -> None:
-        """Nothing is read yet. Raises `RunStoreError` if there is nothing to read."""
+    def __init__(self, path: Path, *, branches: Path | None = None) -> None:
+        """Nothing is read yet. `branches` is the folder of what was branched off, if it is not that
+        of the run; of a folder that is not its own only what left these trajectories is shown.
+
+        Raises `RunStoreError` if there is nothing to read.
+        """
         self.path = path
         self.rows: list[Row] = []
+        self._ids: set[str] = set()
         self._journals = Journals(path)
         self._places: list[tuple[Source, Place]] = []
         self._sources: list[Source]
@@ -67,11 +72,16 @@ class TrajectoryIndex:
                     f"{path}: expected a run folder, found no {TRAJECTORIES}; name the folder that "
                     "holds it, in a training run that is `episodes`"
                 )
-            self._sources = [LineSource(main), LineSource(path / BRANCHES / TRAJECTORIES)]
+            self._sources = [LineSource(main)]
+            branches = branches or path / BRANCHES
         elif path.is_file():
             self._sources = [LineSource(path) if path.suffix == ".jsonl" else WholeSource(path)]
         else:
             raise RunStoreError(f"{path}: expected a run folder or a trajectory file, found none")
+        self._branches = None if branches is None else LineSource(branches / TRAJECTORIES)
+        self._may_be_others = branches is not None and branches != path / BRANCHES
+        if self._branches is not None:
+            self._sources.append(self._branches)
 
     def refresh(self, budget_s: float | None = None) -> int:
         """Rows added from what the files hold now; stops soon after `budget_s`."""
@@ -79,8 +89,12 @@ class TrajectoryIndex:
         before = len(self.rows)
         for source in self._sources:
             for place, raw in source.new():
-                self._places.append((source, place))
-                self.rows.append(_row(len(self.rows), raw, source.path))
+                row = _row(len(self.rows), raw, source.path)
+                foreign = self._may_be_others and source is self._branches
+                if not foreign or row.parent_id in self._ids:
+                    self._places.append((source, place))
+                    self.rows.append(row)
+                    self._ids.add(row.trajectory_id)
                 if deadline is not None and time.monotonic() > deadline:
                     return len(self.rows) - before
         return len(self.rows) - before

@@ -9,7 +9,7 @@ import pytest
 
 from contextrl.agents.errors import RunStoreError
 from contextrl.agents.store import TRAJECTORIES
-from contextrl.agents.types import Message, Step, StopReason, Trajectory
+from contextrl.agents.types import BranchPoint, Message, Step, StopReason, Trajectory
 from contextrl.agents.viewer.index import Row, TrajectoryIndex, in_tree_order
 from contextrl.agents.viewer.outcomes import Failure, classify
 from contextrl.agents.viewer.steps import Kind, kind_of, lacks, views
@@ -92,6 +92,22 @@ def test_a_folder_without_a_run_is_refused_with_a_hint(tmp_path):
         TrajectoryIndex(tmp_path)
     with pytest.raises(RunStoreError, match="found none"):
         TrajectoryIndex(tmp_path / "nowhere")
+
+
+def test_a_single_file_has_its_own_branches_and_not_those_of_its_neighbours(tmp_path):
+    file, branches = tmp_path / "one.json", tmp_path / "branches"
+    file.write_text(make(1).model_dump_json())
+    own = make(2, branch=BranchPoint(parent_id=make(1).trajectory_id, step=1))
+    deeper = make(3, branch=BranchPoint(parent_id=own.trajectory_id, step=2))
+    foreign = make(4, branch=BranchPoint(parent_id="another", step=1))
+    branches.mkdir()
+    lines = [each.model_dump_json() for each in (own, foreign, deeper)]
+    (branches / TRAJECTORIES).write_text("\n".join(lines) + "\n")
+    index = TrajectoryIndex(file, branches=branches)
+    index.refresh()
+    shown = [(depth, row.trajectory_id) for depth, row in in_tree_order(index.rows)]
+    assert shown == list(enumerate(each.trajectory_id for each in (make(1), own, deeper)))
+    assert index.load(2) == deeper
 
 
 def test_branches_stand_below_their_parents_even_in_a_ring():

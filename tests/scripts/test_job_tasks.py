@@ -8,6 +8,7 @@ from contextrl.envs.task_splits import SPLIT_FILES, BuildManifest, TaskSplits
 from contextrl.envs.tasks import write_tasks
 from contextrl.envs.types import Task, TaskSource
 from contextrl.scripts.job_tasks import JobTasks
+from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import TaskConfig
 
 
@@ -58,6 +59,15 @@ def test_measured_are_the_training_tasks_and_the_first_of_each_held_out_split(jo
     measured = job_tasks.validation()
     assert ids(measured["train"]) == ["train-0", "train-1"]
     assert ids(measured["heldout_mutants"]) == ["held-0", "held-1", "held-2"]
+
+
+def test_a_split_may_have_its_own_limit(job_tasks):
+    config = TaskConfig(validate_limit=3, validate_limits={"heldout_mutants": 1})
+    measured = dataclasses.replace(job_tasks, config=config).validation()
+    assert ids(measured["heldout_mutants"]) == ["held-0"]
+    unknown = TaskConfig(validate_limits={"heldout_mutant": 1})
+    with pytest.raises(ConfigError, match="heldout_mutant'"):
+        dataclasses.replace(job_tasks, config=unknown).validation()
 
 
 def test_without_a_limit_rl_trains_on_all_and_nothing_is_left_to_show(job_tasks):

@@ -126,6 +126,13 @@ def test_batches_of_drills_come_in_few_shapes(maker):
     assert all(size % 8 == 0 for size in sizes)
 
 
+def test_the_later_stages_can_be_left_out_and_the_basic_ones_cannot(tokenizer):
+    maker = DrillMaker(tokenizer, COMPACT, [VIEW], seed=0, n_stages=9)
+    assert [name for name, _ in maker.stages][-1] == "more code, one strange token"
+    with pytest.raises(ConfigError, match=r"drill_stages from 5 to 12, found 4"):
+        DrillMaker(tokenizer, COMPACT, [VIEW], seed=0, n_stages=4)
+
+
 def test_no_views_is_an_error_that_says_what_to_do(tokenizer):
     with pytest.raises(ConfigError, match=r"job\.tasks"):
         DrillMaker(tokenizer, COMPACT, [], seed=0)
