@@ -76,6 +76,11 @@ def _masks(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(_text(context).count(MASK))
 
 
+def _masks_fit(pair: TrajectoryPair, context: TrajectoryContext) -> float:
+    """Masks are counted by whoever counts the patch's lines: a long fix leaves many."""
+    return -abs(_masks(pair, context) - len(patch_lines(pair.answer).added))
+
+
 def _failure_words(pair: TrajectoryPair, context: TrajectoryContext) -> float:
     return float(len(_FAILURE.findall(_text(context))))
 
@@ -116,6 +121,7 @@ FEATURES: dict[str, Feature] = {
     "longer issue": _issue_chars,
     "more steps": _steps,
     "more masks": _masks,
+    "as many masks as the patch adds lines": _masks_fit,
     "more mentions of the patched file": _file_mentions,
     "more words of failure": _failure_words,
     "more words of success": _success_words,

@@ -4,7 +4,9 @@ import pytest
 
 from contextrl.agents.types import Message
 from contextrl.pairs.audit import audit
+from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.errors import PairsError
+from contextrl.pairs.masking import MASK
 from contextrl.pairs.shortcuts import GroupBy, rebalanced, shortcut_audit, without_shortcuts
 
 
@@ -35,6 +37,23 @@ def test_a_planted_shortcut_is_found_and_listed_first(make):
     assert report.rules[0].is_shortcut
     turned = [p.model_copy(update={"positive": p.negative, "negative": p.positive}) for p in rigged]
     assert result(audit(turned), "longer context").is_shortcut
+
+
+def test_masks_that_betray_the_length_of_a_fix_are_found(make):
+    pair = make.mined()[0]
+
+    def masked(context, n):
+        extra = Message(role="user", content=f"{MASK}\n" * n)
+        messages = [
+            m.model_copy(update={"content": m.content.replace(MASK, "")}) for m in context.messages
+        ]
+        return context.model_copy(update={"messages": (*messages, extra)})
+
+    n_added = len(patch_lines(pair.answer).added)
+    sides = {"positive": masked(pair.positive, n_added), "negative": masked(pair.negative, 9)}
+    report = audit([pair.model_copy(update=sides)] * 20)
+    assert result(report, "as many masks as the patch adds lines").accuracy.mean == 1.0
+    assert result(report, "more masks").accuracy.mean == 0.0
 
 
 def spread(pair, n):
