@@ -175,7 +175,9 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, obj
 
 
 def _is_setting(key: str, value: object) -> bool:
-    """Not where things lie, not how a run is called, not a seed."""
+    """Not where things lie, not how a run is called, not a seed, not how much is measured."""
+    if key.startswith("job.tasks.validate_limit"):
+        return False
     places = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     named = key.rpartition(".")[2] in {"seed", "experiment_name"}
     return not named and not any(isinstance(each, str) and each.startswith("/") for each in places)
