@@ -67,6 +67,17 @@ def test_runs_that_differ_in_seed_alone_are_one_group_named_by_the_setting_that_
     assert [[run.seed for run in group.runs] for group in groups] == [[0, 1], [0]]
 
 
+def test_measuring_more_or_fewer_tasks_is_no_other_setting(runs):
+    for limit, folder in enumerate(runs, start=8):
+        content = json.loads((folder / SUMMARY).read_text())
+        content["config"]["job"]["tasks"] = {"validate_limit": limit}
+        (folder / SUMMARY).write_text(json.dumps(content))
+    assert [len(group.runs) for group in group_runs([read_run(folder) for folder in runs])] == [
+        2,
+        1,
+    ]
+
+
 def test_seeds_are_pooled_by_task(runs):
     (both, _) = group_runs([read_run(folder) for folder in runs])
     pooled = both.pooled("train")
