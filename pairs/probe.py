@@ -174,11 +174,16 @@ def summarise(
     )
 
 
+def accuracy_by_pair(report: ProbeReport) -> dict[str, float]:
+    """The mean of each pair's orders, by its id."""
+    return {pair_id: _mean(credits) for pair_id, credits in _credits(report.prompts).items()}
+
+
 def accuracy_change(before: ProbeReport, after: ProbeReport, *, seed: int = 0) -> Change:
     """After minus before over the pairs that both reports hold, bootstrapped over pairs."""
-    first, second = _credits(before.prompts), _credits(after.prompts)
+    first, second = accuracy_by_pair(before), accuracy_by_pair(after)
     shared = sorted(first.keys() & second.keys())
-    return paired_bootstrap([_mean(second[key]) - _mean(first[key]) for key in shared], seed=seed)
+    return paired_bootstrap([second[key] - first[key] for key in shared], seed=seed)
 
 
 def _credits(results: Sequence[PromptResult]) -> dict[str, list[float]]:

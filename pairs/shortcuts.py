@@ -20,6 +20,7 @@ from contextrl.envs.types import Record
 from contextrl.pairs.audit import FEATURES
 from contextrl.pairs.errors import PairsError
 from contextrl.pairs.intervals import Share, wilson
+from contextrl.pairs.probe import ProbeReport, accuracy_by_pair
 from contextrl.pairs.render import orders
 from contextrl.pairs.types import Order, TrajectoryPair
 
@@ -45,7 +46,7 @@ class ClassifierResult(Record):
 
 
 class ShortcutReport(Record):
-    n_pairs: int
+    pair_ids: tuple[str, ...]
     grouped_by: GroupBy
     groups: int
     folds: int
@@ -78,7 +79,7 @@ def shortcut_audit(pairs: Sequence[TrajectoryPair], *, seed: int = 0) -> Shortcu
     best = probabilities[results[0].name]
     shown = orders((pair.pair_id for pair in pairs), seed)
     return ShortcutReport(
-        n_pairs=len(pairs),
+        pair_ids=tuple(pair.pair_id for pair in pairs),
         grouped_by=by,
         groups=len(set(groups)),
         folds=folds,
@@ -94,6 +95,26 @@ def shortcut_audit(pairs: Sequence[TrajectoryPair], *, seed: int = 0) -> Shortcu
             if sure > 0.5
         ),
         share_a=wilson([float(each is Order.POSITIVE_FIRST) for each in shown.values()]),
+    )
+
+
+class ProbeBySurface(Record):
+    """A model that reads is as good on the pairs that surface features lose."""
+
+    won: Share
+    """Accuracy of the probe on the pairs that the better classifier gets right."""
+    lost: Share
+
+
+def probe_by_surface(report: ShortcutReport, probe: ProbeReport) -> ProbeBySurface:
+    """Raises `PairsError` if the probe asked about none of the audited pairs."""
+    accuracy, won = accuracy_by_pair(probe), set(report.won)
+    asked = [pair_id for pair_id in report.pair_ids if pair_id in accuracy]
+    if not asked:
+        raise PairsError("expected a probe of the audited pairs, found none of their ids in it")
+    return ProbeBySurface(
+        won=wilson([accuracy[pair_id] for pair_id in asked if pair_id in won]),
+        lost=wilson([accuracy[pair_id] for pair_id in asked if pair_id not in won]),
     )
 
 

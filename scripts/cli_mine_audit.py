@@ -23,6 +23,13 @@ def audit(
         bool,
         typer.Option(help="OUT keeps as many pairs that surface features win as they lose."),
     ] = False,
+    probe: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What `contextrl probe --json` printed: also its accuracy on the pairs that "
+            "surface features win and lose. May be repeated."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the classifiers and the option order.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
@@ -33,9 +40,15 @@ def audit(
 
     from contextrl.pairs.audit import audit as audit_pairs
     from contextrl.pairs.errors import PairsError
-    from contextrl.pairs.shortcuts import rebalanced, shortcut_audit, without_shortcuts
+    from contextrl.pairs.shortcuts import (
+        probe_by_surface,
+        rebalanced,
+        shortcut_audit,
+        without_shortcuts,
+    )
     from contextrl.pairs.stages import StageCount
     from contextrl.pairs.store import read_manifest, read_trajectory_pairs, write_pairs
+    from contextrl.scripts.pair_views import read_probe
 
     pairs = read_trajectory_pairs(path)[:limit]
     rules = audit_pairs(pairs)
@@ -44,14 +57,24 @@ def audit(
         report = shortcut_audit(pairs, seed=seed)
     except PairsError as error:  # a small set still has its rules
         why_not = str(error)
-        if out is not None:
+        if out is not None or probe:
             raise
+    probed = {}
+    if report is not None:
+        probed = {str(f): probe_by_surface(report, read_probe(f)) for f in probe or ()}
     if json:
         classified = report.model_dump(mode="json") if report else None
-        typer.echo(dumps(rules.model_dump(mode="json") | {"classifiers": classified}))
+        by_file = {file: found.model_dump(mode="json") for file, found in probed.items()}
+        typer.echo(
+            dumps(rules.model_dump(mode="json") | {"classifiers": classified, "probes": by_file})
+        )
     else:
         typer.echo(_rules(rules))
         typer.echo(_classifiers(report) if report else f"no classifiers: {why_not}")
+        for file, found in probed.items():
+            typer.echo(f"{file}, on the pairs that the better classifier ...")
+            typer.echo(f"  {f'wins ({found.won.n})':<46} {_share(found.won)}")
+            typer.echo(f"  {f'loses ({found.lost.n})':<46} {_share(found.lost)}")
     if out is not None and report is not None:
         manifest = read_manifest(path)
         kept = (rebalanced if rebalance else without_shortcuts)(pairs, report)

@@ -55,16 +55,20 @@ def _cells(context: TrajectoryContext) -> Iterator[Cell]:
         yield Cell(role=message.role, text=message.content, decisive=decisive)
 
 
-def read_margins(file: Path) -> dict[str, dict[str, float]]:
-    """Pair id to margin by option order."""
+def read_probe(file: Path) -> ProbeReport:
+    """Raises `ScriptError` if the file does not hold one."""
     try:
-        report = ProbeReport.model_validate_json(file.read_text(encoding="utf-8"))
+        return ProbeReport.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError) as error:
         raise ScriptError(
             f"{file}: expected what `contextrl probe --json` prints: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
+
+
+def read_margins(file: Path) -> dict[str, dict[str, float]]:
+    """Pair id to margin by option order."""
     found: dict[str, dict[str, float]] = {}
-    for prompt in report.prompts:
+    for prompt in read_probe(file).prompts:
         found.setdefault(prompt.pair_id, {})[str(prompt.order)] = prompt.margin
     return found

@@ -7,7 +7,15 @@ from contextrl.pairs.audit import audit
 from contextrl.pairs.diffs import patch_lines
 from contextrl.pairs.errors import PairsError
 from contextrl.pairs.masking import MASK
-from contextrl.pairs.shortcuts import GroupBy, rebalanced, shortcut_audit, without_shortcuts
+from contextrl.pairs.probe import PromptResult, summarise
+from contextrl.pairs.shortcuts import (
+    GroupBy,
+    probe_by_surface,
+    rebalanced,
+    shortcut_audit,
+    without_shortcuts,
+)
+from contextrl.pairs.types import Order
 
 
 def longer(context):
@@ -120,3 +128,26 @@ def test_no_pairs_say_nothing():
     report = audit([])
     assert report.n_pairs == 0
     assert not any(rule.is_shortcut for rule in report.rules)
+
+
+def test_a_probe_is_told_apart_by_what_surface_features_win(make):
+    pytest.importorskip("sklearn")
+    pair = make.mined()[0]
+    rigged = spread(pair.model_copy(update={"positive": longer(pair.positive)}), 30)
+    report = shortcut_audit(rigged)
+    lost = report.model_copy(update={"won": report.won[:20]})
+    answers = [
+        PromptResult(
+            pair_id=pair_id,
+            order=Order.POSITIVE_FIRST,
+            correct="A",
+            margin=1.0 if pair_id in lost.won else -1.0,
+        )
+        for pair_id in report.pair_ids
+    ]
+    found = probe_by_surface(lost, summarise(answers, style_name="compact"))
+    assert (found.won.mean, found.won.n) == (1.0, 20)
+    assert (found.lost.mean, found.lost.n) == (0.0, 10)
+    stranger = answers[0].model_copy(update={"pair_id": "another"})
+    with pytest.raises(PairsError, match="none of their ids"):
+        probe_by_surface(lost, summarise([stranger], style_name="compact"))
