@@ -43,7 +43,8 @@ class JobTasks:
         Raises `ConfigError` if a limit names no split.
         """
         config = self.config
-        if unknown := set(config.validate_limits) - set(self.validate):
+        unknown = set(config.validate_limits) - set(self.validate)
+        if unknown and self.splits is not None:  # a preset's limits are for its package's splits
             raise ConfigError(
                 f"expected splits of {sorted(self.validate)} in job.tasks.validate_limits, "
                 f"found {sorted(unknown)}"

@@ -53,7 +53,12 @@ def _float32_attention(
     in float32 as in bfloat16; a step gains a fifth."""
     with torch.autocast("cpu", enabled=False):
         out = torch.nn.functional.scaled_dot_product_attention(
-            query.float(), key.float(), value.float(), is_causal=True, scale=scaling
+            query.float(),
+            key.float(),
+            value.float(),
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
     return out.transpose(1, 2).contiguous().to(torch.bfloat16), None
 

@@ -1,0 +1,30 @@
+"""What the warm-up of the text policy changes in the model while it runs."""
+
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from contextrl.verl_ext.warmup import FLOAT32_ATTENTION
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_attention_in_float32_is_the_models_own_up_to_bfloat16(kv_heads):
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        head_dim=8,
+    )
+    model = Qwen3ForCausalLM(config).model
+    ids_B_T = torch.randint(0, 50, (2, 9))
+    own = model(input_ids=ids_B_T, use_cache=False).last_hidden_state
+    model.set_attn_implementation(FLOAT32_ATTENTION)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = model(input_ids=ids_B_T, use_cache=False).last_hidden_state
+        other = model(input_ids=ids_B_T.flip(1), use_cache=False).last_hidden_state
+    assert torch.allclose(own, ours, atol=0.05)
+    assert not torch.allclose(own, other, atol=0.05)
