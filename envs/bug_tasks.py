@@ -25,6 +25,7 @@ from contextrl.envs.recipe import export_commit, find_recipe, find_repository
 from contextrl.envs.suite import SuiteRun, run_suite
 from contextrl.envs.task_splits import StageCount
 from contextrl.envs.tasks import task_from_row
+from contextrl.envs.tree_reader import reader_below
 from contextrl.envs.types import Grader, Outcome, Record, Reward, SandboxProvider, Task, TaskSource
 from contextrl.envs.validate import find_problem
 
@@ -264,15 +265,4 @@ def _reader(bench: BugBench, bug: BugRow) -> ReadSource:
     if git_dir is not None and not root.exists():
         root.mkdir(parents=True)
         export_commit(git_dir, bug.base_commit, root)
-    root = root.resolve()
-
-    def read(path: str) -> str | None:
-        file = (root / path).resolve()
-        if not file.is_relative_to(root) or not file.is_file():
-            return None
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return None
-
-    return read
+    return reader_below(root)

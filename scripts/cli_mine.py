@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.agents.types import Trajectory
     from contextrl.envs.types import Task
     from contextrl.pairs.evidence import ReadTaskSource
-    from contextrl.pairs.types import Instance
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -127,16 +126,8 @@ def _read_runs(folders: Sequence[Path]) -> Iterator[Trajectory]:
 
 
 def _reader(root: Path) -> ReadTaskSource:
-    """Files below `root` and nowhere else: the paths come from patches, which nobody checked."""
-    root = root.resolve()
+    """One checkout serves every task."""
+    from contextrl.envs.tree_reader import reader_below
 
-    def read(task: Task | Instance, path: str) -> str | None:
-        file = (root / path).resolve()
-        if not file.is_relative_to(root) or not file.is_file():
-            return None
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return None
-
-    return read
+    read = reader_below(root)
+    return lambda task, path: read(path)
