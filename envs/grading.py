@@ -9,6 +9,7 @@ the diff.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -46,16 +47,24 @@ _LIST_CHANGES = (
 
 
 class DockerGrader:
-    """Grades in sandboxes of `provider`, one per call. As thread-safe as the provider."""
+    """Grades in sandboxes of `provider`, one per call. As thread-safe as the provider.
 
-    def __init__(self, provider: SandboxProvider) -> None:
+    Of `at_once` gradings further ones wait: tests use a processor from start to end, and more of
+    them than the machine has processors only take each other's caches. None for no limit, e.g.
+    where sandboxes run elsewhere.
+    """
+
+    def __init__(self, provider: SandboxProvider, *, at_once: int | None = None) -> None:
         self._provider = provider
+        self._slots = contextlib.nullcontext() if at_once is None else threading.Semaphore(at_once)
 
     def grade(self, task: Task, diff: str) -> Reward:
-        started = time.monotonic()
-        with self._provider.start(task) as sandbox:
-            reward = _grade_in(sandbox, task, diff)
-        return reward.model_copy(update={"seconds": time.monotonic() - started})
+        with self._slots:
+            started = time.monotonic()
+            with self._provider.start(task) as sandbox:
+                reward = _grade_in(sandbox, task, diff)
+            seconds = time.monotonic() - started
+        return reward.model_copy(update={"seconds": seconds})
 
 
 def _grade_in(sandbox: Sandbox, task: Task, diff: str) -> Reward:

@@ -14,6 +14,7 @@ still signed, by a function that a determined program could find.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -170,6 +171,7 @@ def main() -> int:
     os.close(nothing)
     log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     hide_memory()
+    gc.disable()  # an import makes much and drops nothing
     from referee_hooks import make_refuser, make_signer  # type: ignore[import-not-found]
     from referee_source import written_tests  # type: ignore[import-not-found]
 
@@ -181,6 +183,8 @@ def main() -> int:
     for name in sys.modules["_pytest.config"].default_plugins:
         importlib.import_module("_pytest." + name)
     importlib.import_module("unittest.case")
+    gc.freeze()  # nor need each collection look through the modules of pytest again
+    gc.enable()
     arguments = [*plan["options"], f"--rootdir={workdir}", *plan["files"]]
     if plan["plugins"] and importlib.util.find_spec("pytest_cov") is not None:
         arguments.insert(0, "--no-cov")  # it needs sys.settrace, and grading needs no coverage

@@ -66,7 +66,7 @@ class Episodes:
             job=job,
             tasks=tasks,
             provider=provider,
-            grader=CachingGrader(DockerGrader(provider)),
+            grader=CachingGrader(DockerGrader(provider, at_once=job.sandbox.gradings)),
             prompts=prompt_set(job.prompts),
             store=RunStore.open(run_dir / EPISODES_FOLDER, {"run": run_dir.name}, resume=True),
             threads=ThreadPoolExecutor(job.sandbox.concurrency, thread_name_prefix="episode"),

@@ -32,6 +32,15 @@ class Reuse(StrEnum):
     """One draw per rollout batch, seen again at each of its optimizer steps (multimodal recipe)."""
 
 
+class TaskOrder(StrEnum):
+    """How the next step's training tasks are chosen."""
+
+    SHUFFLED = "shuffled"
+    """veRL's own: one permutation after the other."""
+    OPEN_FIRST = "open-first"
+    """After one pass, by how open their outcome is (`task_sampler`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CAConfig:
     """Values of `ca:`. Sources for the defaults: the release's agentic recipe."""
@@ -99,6 +108,9 @@ class SandboxConfig:
     """Limits of one sandbox and how many run at once, per agent-loop worker."""
 
     concurrency: int = 16
+    gradings: int | None = None
+    """How many of those may be running tests; null for all. Twice the processors is a good value
+    where sandboxes share a small machine."""
     memory_mb: int = 2048
     cpus: float = 1.0
     pids: int = 256
@@ -136,6 +148,7 @@ class TaskConfig:
     With `package` the others are what the warm-up and the miner work on: RL meets no task whose
     solution was shown.
     """
+    order: TaskOrder = TaskOrder.SHUFFLED
     validate_limit: int | None = None
     """At most this many tasks per validation split, the first ones in file order."""
     validate_limits: dict[str, int] = field(default_factory=dict)
