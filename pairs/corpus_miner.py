@@ -24,8 +24,8 @@ from contextrl.pairs.stages import StageCount
 from contextrl.pairs.twins import CHECKED, check, read_texts
 from contextrl.pairs.types import TrajectoryPair
 
-MINER = "cascade/2"
-MINER_ANY_COMMIT = "cascade/2+any-commit"
+MINER = "cascade/3"
+MINER_ANY_COMMIT = "cascade/3+any-commit"
 
 Progress = Callable[[str, int, int], None]
 """(what, done, in all; 0 when not known)."""

@@ -64,7 +64,8 @@ class Evidence:
     """Lines its fix adds: they stand in a twin that does not have this bug."""
     saw_bug: bool
     gives_itself_away: bool
-    """An added line of its own answer can be read in it, e.g. in its issue."""
+    """An added line of its own answer can be read in it, e.g. in its issue, or the new order of
+    lines may be: no edit was found, before which the old one stood."""
 
 
 def gather(run: Run) -> Evidence:
@@ -90,7 +91,8 @@ def gather(run: Run) -> Evidence:
         fix=_telling(come),
         # A fix that only adds lines is recognised by what stands around the gap.
         saw_bug=bool(_seen(bug, shown)) if bug else sum(line in shown for line in around) >= 2,
-        gives_itself_away=leaked_line(mark, text) is not None,
+        gives_itself_away=leaked_line(mark, text) is not None
+        or (bool(mark.moved) and masked.first_edit == len(masked.messages)),
     )
 
 

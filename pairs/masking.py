@@ -3,7 +3,8 @@
 Three passes over each message. The text of edits goes (edits.py, tool_edits.py), whole diffs go,
 and then every place where an added line of the run's own patches can still be read: an editor's
 echo, a later view of the edited file, a closing summary, there also when it quotes a piece of the
-line. Views, test output, errors and reasoning stay.
+line. Lines that a patch puts into another order were there before, so they stay until the first
+edit and go from what is observed after it. Views, test output, errors and reasoning stay.
 
 What this cannot see: a fix told in words, or a piece of a line outside inline code. Lines under
 `normal.MIN_DISTINCTIVE` characters (`else:`, `pass`, `i += 1`) are only looked for in a patch that
@@ -13,13 +14,23 @@ adds nothing longer.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from contextrl.agents.types import Message
-from contextrl.pairs.diffs import patch_lines, touched_files
+from contextrl.pairs.diffs import PatchLines, patch_lines, touched_files
 from contextrl.pairs.errors import LeakError, PatchError
-from contextrl.pairs.normal import NormalText, Span, is_distinctive, merge, normal, replace
+from contextrl.pairs.normal import (
+    NormalText,
+    Span,
+    is_distinctive,
+    line_forms,
+    merge,
+    normal,
+    replace,
+)
 from contextrl.pairs.tool_edits import reply_edit_spans
 
 MASK = "<PATCH_MASKED>"
@@ -61,6 +72,8 @@ class Fingerprint:
     lines: tuple[_AddedLine, ...]
     kept: frozenset[str] = frozenset()
     """Normal forms of the lines that the patch removes or leaves."""
+    moved: frozenset[str] = frozenset()
+    """Normal forms of the lines that it removes and adds in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +102,10 @@ def fingerprint(*patches: str) -> Fingerprint:
     """
     added: dict[str, str] = {}
     kept: set[str] = set()
+    moved: set[str] = set()
     for patch in patches:
         lines = patch_lines(patch)
+        moved |= _moved(lines)
         added.update((normal(line), line) for line in lines.added)
         kept.update(map(normal, (*lines.removed, *lines.context)))
     for form in ("", *kept):
@@ -109,6 +124,7 @@ def fingerprint(*patches: str) -> Fingerprint:
             for form, line in telling.items()
         ),
         frozenset(kept),
+        frozenset(moved),
     )
 
 
@@ -144,6 +160,8 @@ def mask_run(messages: Sequence[Message], patches: Iterable[str]) -> MaskedRun:
             spans += edits + fragment_spans(mark, message.content)
         else:
             open_file = next((f[1] for f in _OPEN_FILE.finditer(message.content)), open_file)
+            if index > first_edit and mark.moved:
+                spans += line_spans(mark.moved, message.content)
         spans = _bridged(message.content, [*spans, *diff_spans(message.content)])
         count += len(spans)
         content = replace(message.content, spans, MASK) if spans else message.content
@@ -228,6 +246,33 @@ def fragment_spans(mark: Fingerprint, reply: str) -> list[Span]:
         ):
             spans.append(found.span(1))
     return spans
+
+
+def line_spans(forms: frozenset[str], text: str) -> list[Span]:
+    """Whole lines of `text`, without number and indentation, whose normal form is in `forms`."""
+    spans, at = [], 0
+    for line in text.split("\n"):
+        found = next((form for form in line_forms(line) if form in forms), None)
+        if found is not None:
+            spans += [(at + start, at + end) for start, end in NormalText(line).find(found)]
+        at += len(line) + 1
+    return spans
+
+
+def _moved(lines: PatchLines) -> set[str]:
+    """Of one patch. What goes and comes in its old order, as the last line of a file that had no
+    line end, is not moved; of a patch that does nothing but move lines all are."""
+    removed, added = (
+        [form for form in map(normal, side) if form] for side in (lines.removed, lines.added)
+    )
+    both = {normal(line) for line in lines.added if is_distinctive(line)} & set(removed)
+    if removed != added and sorted(removed) == sorted(added):
+        return both
+    before, after = ([form for form in side if form in both] for side in (removed, added))
+    moved = Counter(before) & Counter(after)
+    for block in SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks():
+        moved -= Counter(before[block.a : block.a + block.size])
+    return set(moved)
 
 
 def _bridged(text: str, spans: Iterable[Span]) -> list[Span]:

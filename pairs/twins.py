@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,8 +30,10 @@ from contextrl.pairs.types import Instance, TrajectoryPair
 
 _WORD = re.compile(r"\w")
 CHECKED = tuple(PairStage)
-_BLOCK = 16
+_BLOCK = 4
 """Functions handed to a worker at once."""
+_AHEAD = 2
+"""Blocks a worker that are handed out before the first of them is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,26 @@ def check(
             on_progress(done)
         return
     with ProcessPoolExecutor(workers) as pool:
-        for outcome in pool.map(work, blocks):
+        for outcome in _in_order(pool, work, blocks, _AHEAD * workers):
             yield from outcome
             done += len(outcome)
             on_progress(done)
+
+
+def _in_order(
+    pool: Executor,
+    work: Callable[[list[list[Drawn]]], list[Checked]],
+    blocks: Iterator[list[list[Drawn]]],
+    most: int,
+) -> Iterator[list[Checked]]:
+    """`pool.map`, but at most `most` outcomes exist at a time: they hold whole texts."""
+    waiting: deque[Future[list[Checked]]] = deque()
+    for block in blocks:
+        if len(waiting) == most:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(work, block))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _blocks(groups: Iterator[list[Drawn]]) -> Iterator[list[list[Drawn]]]:

@@ -191,6 +191,52 @@ def test_a_moved_line_and_a_trivial_one_tell_nothing(make):
         assert_no_leak(tiny, [seen("i = 2")])
 
 
+SHUFFLED = """def is_json(kind):
+    return False
+    if kind == "json":
+        return True
+    if not kind:
+        return False
+    kind = kind.lower()
+"""
+RIGHT = """def is_json(kind):
+    if not kind:
+        return False
+    kind = kind.lower()
+    if kind == "json":
+        return True
+    return False
+"""
+
+
+def test_the_order_that_a_patch_restores_is_shown_before_the_edit_only(make):
+    messages = [
+        seen(make.numbered(SHUFFLED)),
+        reply("git apply - <<'PATCH'\nx\nPATCH"),
+        seen(make.numbered(RIGHT)),
+        seen("assert is_json(None) is False"),
+    ]
+    run = mask_run(messages, [make.diff(SHUFFLED, RIGHT)])
+    assert run.messages[0] == messages[0]
+    assert run.messages[3] == messages[3]
+    after = run.messages[2].content
+    assert after == (
+        f"1:def is_json(kind):\n2:    if not kind:\n3:        {MASK}\n4:    kind = kind.lower()\n"
+        f"5:    {MASK}\n6:        {MASK}\n7:    {MASK}\n"
+    )
+
+
+def test_a_line_that_comes_back_where_it_was_is_not_moved(make):
+    # git says so of the last line of a file that had no line end
+    patch = "\n".join(
+        ("--- a/x.py", "+++ b/x.py", "@@ -1,2 +1,3 @@", " def f(a):", "-    return first(a)",
+         "\\ No newline at end of file", "+    a = list(a)", "+    return first(a)", "")
+    )  # fmt: skip
+    view = "1:def f(a):\n2:    a = list(a)\n3:    return first(a)\n"
+    run = mask_run([reply("sed -i '2i\\    a = list(a)' x.py"), seen(view)], [patch])
+    assert run.messages[1].content == f"1:def f(a):\n2:    {MASK}\n3:    return first(a)\n"
+
+
 def test_fences_bound_the_commands():
     text = "It isn't.\n```bash\na\n```\nand\n```\nb\n"
     assert [text[a:b] for a, b in command_spans(text)] == ["a\n", "b\n"]
