@@ -7,6 +7,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from contextrl.envs.container import SandboxLimits
@@ -38,7 +39,7 @@ def check_bubblewrap() -> None:
 
 
 def command_line(
-    files: Path,
+    layers: Sequence[Path],
     root: UnpackedRoot,
     limits: SandboxLimits,
     *,
@@ -49,6 +50,7 @@ def command_line(
 ) -> list[str]:
     """Overlay in a mount namespace of its own, then bubblewrap on it.
 
+    Of `layers` the first is the uppermost, and the last is the image's files.
     As root the overlay is mounted by root and everything after runs as the image's user. Otherwise
     all happens in a user namespace, where the invoking user owns the image's files. With a `group`
     the number of processes is that one's to limit; otherwise it is counted for each user.
@@ -74,14 +76,15 @@ def command_line(
     bwrap += ["bash", "--noprofile", "--norc", "-c", first_process]
     user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"] if is_root else []
     enter = "\n".join(f"echo $$ > {shlex.quote(door)}" for door in (group.doors if group else ()))
+    lower = ":".join(map(str, layers))
     script = f"""
 set -e
 umask 022
 {enter}
 mount -t tmpfs -o size={limits.disk_mb}m,mode=755 contextrl {mounts}
 mkdir {mounts}/u {mounts}/w {mounts}/m
-{_like(files, f"{mounts}/u")}
-mount -t overlay -o lowerdir={files},upperdir={mounts}/u,workdir={mounts}/w{_options(is_root)} \\
+{_like(layers[-1], f"{mounts}/u")}
+mount -t overlay -o lowerdir={lower},upperdir={mounts}/u,workdir={mounts}/w{_options(is_root)} \\
   contextrl {mounts}/m
 [ -d {mounts}/m{INSIDE} ] || mkdir -p {mounts}/m{INSIDE}
 exec {shlex.join([*user, *bwrap])}

@@ -27,8 +27,10 @@ from contextrl.envs.errors import SandboxError
 from contextrl.envs.fifo import FIRST_PROCESS, FifoChannel, one_line
 from contextrl.envs.kill import KILL_SCRIPT
 from contextrl.envs.leases import new_folder
+from contextrl.envs.repository import refresh
 from contextrl.envs.sandbox_base import Closing, LiveSandboxes, ScriptedSandbox
 from contextrl.envs.shell_line import BASH
+from contextrl.envs.start_layers import StartLayer, StartLayers
 from contextrl.envs.types import Limit, Task
 from contextrl.envs.unpacked import UnpackedRoot, read_root
 
@@ -39,9 +41,18 @@ CONTROL_PREFIX = "contextrl-ns-"
 class NamespaceSandbox(ScriptedSandbox):
     """One task in one set of namespaces. Close it, or use it as a context manager."""
 
-    def __init__(self, task: Task, files: Path, root: UnpackedRoot, limits: SandboxLimits) -> None:
+    def __init__(
+        self,
+        task: Task,
+        files: Path,
+        root: UnpackedRoot,
+        limits: SandboxLimits,
+        start: StartLayer | None = None,
+    ) -> None:
+        """With `start`, what the task's start script would do is there already."""
         super().__init__(f"ns-{secrets.token_hex(6)}", task, limits)
-        self._files, self._root = files, root
+        self._layers = (files,) if start is None else (start.folder, files)
+        self._root = root
         self._count = 0
         self._lock = threading.Lock()
         self._control = new_folder(CONTROL_PREFIX)
@@ -57,7 +68,11 @@ class NamespaceSandbox(ScriptedSandbox):
         self._counts = self._group.counts() if self._group else {}
         try:
             self._process = self._spawn()
-            self._set_up()
+            if start is None:
+                self._set_up()
+            else:
+                self._shell.run(refresh(task), timeout_s=self._limits.setup_timeout_s)
+                self.start_commit = start.commit
         except BaseException:
             self.close()
             raise
@@ -66,7 +81,7 @@ class NamespaceSandbox(ScriptedSandbox):
         with (self._control / "log").open("wb") as log:
             return subprocess.Popen(
                 command_line(
-                    self._files,
+                    self._layers,
                     self._root,
                     self._limits,
                     mounts=self._mounts,
@@ -80,6 +95,12 @@ class NamespaceSandbox(ScriptedSandbox):
                 start_new_session=True,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )
+
+    @property
+    def upper(self) -> Path:
+        """What differs from the image, while the sandbox runs; may need root to look into."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/root{self._mounts}/u")
 
     def close(self) -> None:
         self.closed = True
@@ -172,11 +193,17 @@ class NamespaceProvider(Closing):
         if self._limits.network:
             raise ValueError("namespace sandboxes have no network; set limits.network to false")
         self._live: LiveSandboxes[NamespaceSandbox] = LiveSandboxes()
+        self._starts = StartLayers(CONTROL_PREFIX)
 
     def start(self, task: Task) -> NamespaceSandbox:
         files, root = read_root(self._roots, task.image)
-        return self._live.add(NamespaceSandbox(task, files, root, self._limits))
+        layer = self._starts.find(task)
+        sandbox = NamespaceSandbox(task, files, root, self._limits, layer)
+        if layer is None:
+            self._starts.keep(task, sandbox.upper, sandbox.start_commit)
+        return self._live.add(sandbox)
 
     def close(self) -> None:
         for sandbox in self._live.end():
             sandbox.close()
+        self._starts.close()

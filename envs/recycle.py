@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from contextrl.envs.errors import SandboxError
+from contextrl.envs.repository import refresh
 from contextrl.envs.shell import PersistentShell
 from contextrl.envs.types import Task
 
@@ -84,8 +85,6 @@ _LISTING = r"""
   cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg
 } | sha256sum
 """
-# The files have other inodes now, and git would take each for changed until it read it again.
-_REFRESH = "cd -- {workdir} && git update-index -q --refresh\n"
 
 
 class Recyclable(Protocol):
@@ -117,7 +116,7 @@ class FileState:
     """Of a task's start state; empty for what the image itself holds."""
 
 
-class _StartKey(NamedTuple):
+class StartKey(NamedTuple):
     """All that a start state follows from."""
 
     image: str
@@ -127,7 +126,7 @@ class _StartKey(NamedTuple):
     shell_setup: str
 
     @classmethod
-    def of(cls, task: Task) -> _StartKey:
+    def of(cls, task: Task) -> StartKey:
         return cls(task.image, task.workdir, task.base_commit, task.setup_patch, task.shell_setup)
 
 
@@ -138,8 +137,8 @@ class Recycler:
         self._lock = threading.Lock()
         self._pristine: dict[str, FileState | None] = {}
         self._uses: dict[str, int] = {}
-        self._starts: Counter[_StartKey] = Counter()
-        self._states: OrderedDict[_StartKey, FileState] = OrderedDict()
+        self._starts: Counter[StartKey] = Counter()
+        self._states: OrderedDict[StartKey, FileState] = OrderedDict()
 
     def learn(self, image: str, container: Recyclable) -> None:
         """Remember `container`, which nobody used yet, as what `image` starts as."""
@@ -157,7 +156,7 @@ class Recycler:
 
         Does nothing where the task is new, and costs two processes in it otherwise.
         """
-        key = _StartKey.of(task)
+        key = StartKey.of(task)
         with self._lock:
             self._starts[key] += 1
             pristine = self._pristine.get(task.image)
@@ -202,7 +201,7 @@ class Recycler:
 
         The start of `task`, with its commit, where that is known; else what its image holds.
         """
-        key = _StartKey.of(task)
+        key = StartKey.of(task)
         with self._lock:
             state = self._states.get(key) or self._pristine.get(task.image)
             if key in self._states:
@@ -211,7 +210,7 @@ class Recycler:
             return None
         script = _FILL + _LISTING
         if state.commit:
-            script += _REFRESH.format(workdir=shlex.quote(task.workdir))
+            script += refresh(task)
         try:
             renewed = container.after.run(
                 _script(state.roots, script), timeout_s=TIMEOUT_S, stdin=state.archive

@@ -85,6 +85,12 @@ echo "$(<.git/refs/heads/main)"
 """
 
 
+def refresh(task: Task) -> str:
+    """Bash, for a start state that was copied: its files have other inodes, and git would take each
+    for changed until it read it again."""
+    return f"cd -- {shlex.quote(task.workdir)} && git update-index -q --refresh\n"
+
+
 _COMMIT = "git -c gc.auto=0 -c maintenance.auto=false commit -q --no-verify --allow-empty -m"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from contextrl.envs.fifo import one_line
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.leases import new_folder, remove_stale_folders
 from contextrl.envs.namespace import CONTROL_PREFIX, NamespaceProvider
+from contextrl.envs.start_layers import StartLayers
 from contextrl.envs.types import ExecResult, Limit
 
 
@@ -62,6 +65,69 @@ def test_what_one_writes_another_does_not_see(namespace_provider, task, sandbox)
     run(sandbox, "echo mine > /tmp/file; rm tiny.py")
     with namespace_provider.start(task) as other:
         assert run(other, "cat /tmp/file; ls tiny.py").output.endswith("tiny.py\n")
+
+
+START = (
+    "git rev-parse HEAD; git diff-files; git rev-list --all --count; git fsck --full; "
+    "stat -c '%A %U %n' $(find . -not -path './.git/objects/*' | sort); cat tiny.py"
+)
+
+
+@pytest.mark.docker
+def test_a_task_that_comes_back_starts_as_it_did_and_sooner(namespace_provider, task):
+    patch = "--- a/tiny.py\n+++ b/tiny.py\n@@ -1 +1,2 @@\n+# a setup patch\n"
+    first_line = task_source(namespace_provider, task).splitlines()[0]
+    patched = task.model_copy(update={"setup_patch": f"{patch} {first_line}\n"})
+    said, sandboxes = [], []
+    for _ in range(4):
+        with namespace_provider.start(patched) as sandbox:
+            said.append((sandbox.start_commit, run(sandbox, START).output))
+            assert sandbox.diff() == ""
+            # Nothing of this may be in the next one.
+            run(sandbox, "echo '# mine' >> tiny.py; git rm -rq --cached .; rm -rf .git; echo > new")
+            sandboxes.append(sandbox)
+    for other in said[1:]:
+        assert other == said[0]
+    assert "# a setup patch" in said[0][1]
+    assert [len(sandbox._layers) for sandbox in sandboxes] == [1, 1, 2, 2]
+    layer = sandboxes[-1]._layers[0]
+    assert layer.exists()
+    namespace_provider._starts.close()
+    assert not layer.exists()
+
+
+def task_source(provider: NamespaceProvider, task) -> str:
+    with provider.start(task) as sandbox:
+        return sandbox.read_file(f"{task.workdir}/tiny.py").decode()
+
+
+def test_a_layer_holds_links_and_deletions_and_follows_nothing(tmp_path, tiny_task):
+    upper, secret = tmp_path / "upper", tmp_path / "secret"
+    (upper / "folder").mkdir(parents=True)
+    secret.mkdir()
+    (secret / "key").write_text("of the host")
+    (upper / "folder/file").write_text("x")
+    (upper / "folder/file").chmod(0o755)
+    (upper / "to-secret").symlink_to(secret)
+    os.mknod(upper / "gone", stat.S_IFCHR)
+    starts = StartLayers(f"{CONTROL_PREFIX}")
+    for _ in range(2):
+        assert starts.find(tiny_task) is None
+        starts.keep(tiny_task, upper, "abc")
+    layer = starts.find(tiny_task)
+    assert layer is not None
+    assert layer.commit == "abc"
+    assert (layer.folder / "folder/file").stat().st_mode & 0o777 == 0o755
+    assert (layer.folder / "to-secret").is_symlink()
+    assert stat.S_ISCHR((layer.folder / "gone").lstat().st_mode)
+    assert not list(layer.folder.rglob("key"))
+    os.mkfifo(upper / "pipe")
+    other = tiny_task.model_copy(update={"base_commit": "f" * 40})
+    for _ in range(3):
+        starts.keep(other, upper, "abc")
+    assert starts.find(other) is None
+    starts.close()
+    assert not layer.folder.exists()
 
 
 @pytest.mark.docker
