@@ -8,32 +8,24 @@ its own episodes there hold no evidence, and a fixed script gives every policy t
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from contextrl.agents.batch import BatchReport, EpisodeRequest, run_batch
-from contextrl.agents.episode import EpisodeKey, Witness
 from contextrl.agents.prompting import prompt_set
-from contextrl.agents.rollout import rollout
-from contextrl.agents.store import RunStore, read_trajectories
-from contextrl.agents.tokens import TokenPolicy
+from contextrl.agents.store import read_trajectories
 from contextrl.agents.types import Trajectory
-from contextrl.envs.container import SandboxLimits
 from contextrl.envs.places import open_provider
 from contextrl.envs.types import Task
 from contextrl.pairs.cascade import MINER, Caps, mine
 from contextrl.pairs.store import write_pairs
+from contextrl.scripts.job_play import EPISODES, Progress, play
 from contextrl.scripts.job_tasks import JobTasks
 from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
 from contextrl.verl_ext.errors import ConfigError
-from contextrl.verl_ext.local_server import LocalTokenServer
 from contextrl.verl_ext.scripted_runs import play_scripts
 from contextrl.verl_ext.settings import JobConfig
 
-Progress = Callable[[str, int, int], None]
-
-TRAIN, HELD_OUT, EPISODES = "train", "held-out", "episodes"
+TRAIN, HELD_OUT = "train", "held-out"
 
 
 def mine_own_pairs(
@@ -55,7 +47,10 @@ def mine_own_pairs(
         "limits": dataclasses.asdict(job.limits),
         "prompts": job.prompts,
         "code": source_digest(
-            "contextrl.agents", "contextrl.pairs", "contextrl.scripts:job_pairs.py"
+            "contextrl.agents",
+            "contextrl.pairs",
+            "contextrl.scripts:job_pairs.py",
+            "contextrl.scripts:job_play.py",
         ),
     }
     held_out = [*splits.heldout_functions, *splits.heldout_mutants]
@@ -72,7 +67,20 @@ def _make(
     folder: Path,
     progress: Progress,
 ) -> None:
-    _play(job, model, mined, folder / EPISODES, progress)
+    # Ungraded: which runs solved their task does not matter to the miner, the gold patch does.
+    play(
+        job,
+        model,
+        mined,
+        folder / EPISODES,
+        phase="mine",
+        samples=job.mining.samples,
+        temperature=job.mining.temperature,
+        seed=job.mining.seed,
+        graded=False,
+        config={"model": file_digest(model), "mining": dataclasses.asdict(job.mining)},
+        progress=progress,
+    )
     runs = list(read_trajectories(folder / EPISODES))
     _mine(folder / TRAIN, runs, mined, job, split=TRAIN, limit=job.mining.max_train)
     with open_provider(run_id="mine", roots=job.sandbox.roots_folder) as provider:
@@ -85,57 +93,6 @@ def _make(
         )
     limit = job.mining.max_held_out
     _mine(folder / HELD_OUT, scripted, held_out, job, split=HELD_OUT, limit=limit)
-
-
-def _play(
-    job: JobConfig, model: Path, tasks: Sequence[Task], folder: Path, progress: Progress
-) -> None:
-    """Ungraded: which runs solved their task does not matter to the miner, the gold patch does."""
-    prompts, sandbox = prompt_set(job.prompts), job.sandbox
-    limits = SandboxLimits(memory_mb=sandbox.memory_mb, cpus=sandbox.cpus, pids=sandbox.pids)
-    server = LocalTokenServer.from_pretrained(
-        str(model),
-        max_context_tokens=job.limits.max_context_tokens,
-        temperature=job.mining.temperature,
-        seed=job.mining.seed,
-    )
-    policy = TokenPolicy("warm-up", server, server.tokenizer)
-    requests = [
-        EpisodeRequest(task, EpisodeKey(phase="mine", sample=sample))
-        for task in tasks
-        for sample in range(job.mining.samples)
-    ]
-    config = {"model": file_digest(model), "mining": dataclasses.asdict(job.mining)}
-    with open_provider(
-        limits=limits, run_id="mine", recycle=sandbox.recycle, roots=sandbox.roots_folder
-    ) as provider:
-
-        def play(request: EpisodeRequest, cancel: threading.Event, witness: Witness) -> Trajectory:
-            return rollout(
-                request.task,
-                provider,
-                policy,
-                prompts,
-                job.limits,
-                key=request.key,
-                cancel=cancel,
-                witness=witness,
-            )
-
-        def on_progress(report: BatchReport, _: Trajectory | None) -> None:
-            progress("episodes", report.finished, report.requested)
-
-        with RunStore.open(folder, config) as store:
-            run_batch(
-                requests,
-                play,
-                store,
-                workers=sandbox.concurrency,
-                on_progress=on_progress,
-                on_interrupt=provider.close,
-            )
-            store.finish()
-    server.close()
 
 
 def _mine(

@@ -59,11 +59,19 @@ class JobTasks:
             found = {TRAIN: self.training()} | found
         return found
 
+    def candidates(self) -> list[Task]:
+        """Those that RL's are chosen from."""
+        assert self.splits is not None, "only a package build has tasks to spare"
+        return list(self.splits.train[: self._kept_back])
+
     def demonstrated(self) -> list[Task]:
         """Training tasks that RL leaves out: their solutions may be shown and mined."""
         assert self.splits is not None, "only a package build has tasks to spare"
-        limit = self.config.train_limit
-        return [] if limit is None else list(self.splits.train[limit:])
+        return [] if self._kept_back is None else list(self.splits.train[self._kept_back :])
+
+    @property
+    def _kept_back(self) -> int | None:
+        return self.config.candidates or self.config.train_limit
 
 
 def prepare_tasks(config: TaskConfig, cache_dir: Path, progress: Progress) -> JobTasks:

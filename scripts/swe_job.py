@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from contextrl.envs.places import end_run, without_engine
 from contextrl.scripts import job_report
 from contextrl.scripts.job_checks import check_inputs
+from contextrl.scripts.job_open_tasks import choose_open_tasks
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
 from contextrl.scripts.job_policy import warm_policy
 from contextrl.scripts.job_tasks import TRAIN as TRAIN_SPLIT
@@ -49,6 +51,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
             stages.say(describe_tasks(tasks))
         if not prepared:
             prepare(config, run_dir, job, ca, tasks, cache, stages)
+        tasks = dataclasses.replace(tasks, train=Path(config.job.tasks.train))
         with stages.stage(
             "train", f"GRPO + {ca.lam:g} x CA through veRL, log in {run_dir}/train.log"
         ):
@@ -94,6 +97,13 @@ def prepare(
             stages.say(f"{model}{' (cached)' if cached else ''}")
         with open_dict(config):
             config.actor_rollout_ref.model.path = str(model)
+        if job.tasks.candidates is not None:
+            with stages.stage("open", "training tasks that the policy solves sometimes"):
+                chosen, cached = choose_open_tasks(job, model, tasks, cache, stages.progress)
+                stages.say(f"{chosen}{' (cached)' if cached else ''}")
+            tasks = dataclasses.replace(tasks, train=chosen)
+            with open_dict(config):
+                config.job.tasks.train = str(chosen)
     if ca.pairs is None and tasks.splits is not None:
         with stages.stage("pairs", "the policy's own episodes, mined for contrastive pairs"):
             model = Path(config.actor_rollout_ref.model.path)
@@ -142,7 +152,9 @@ def report(
 def describe_tasks(tasks: JobTasks) -> str:
     counts = {name: len(of_split) for name, of_split in tasks.validation().items()}
     measured = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{len(tasks.training())} to train on; measured before and after: {measured}"
+    candidates = f" of {n} candidates" if (n := tasks.config.candidates) else ""
+    n_train = len(tasks.training())
+    return f"{n_train}{candidates} to train on; measured before and after: {measured}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -72,6 +72,8 @@ class ContextAwareMixin:
         self, data: TensorDict, loss_function: Callable[..., Any], forward_only: bool = False
     ) -> Any:
         request: CARequest | None = tu.pop(data, REQUEST_KEY, default=None)
+        if not (forward_only or self.use_remove_padding):  # type: ignore[attr-defined]
+            data = _by_length(data)
         if forward_only or request is None:
             return super().forward_backward_batch(data, loss_function, forward_only)  # type: ignore[misc]
 
@@ -246,6 +248,13 @@ class ContextAwareMixin:
         if self._pairs is None or self._pairs.config != config:
             self._pairs = PairSet.load(config, tokenizer_of(self.model_config, config))  # type: ignore[attr-defined]
         return self._pairs
+
+
+def _by_length(data: TensorDict) -> TensorDict:
+    """Shortest rows first. A micro-batch without packing is padded to its longest row, and the
+    gradient is a sum over all rows in whichever order."""
+    lengths = data["input_ids"].offsets().diff()
+    return tu.index_select_tensor_dict(data, lengths.argsort(stable=True).cpu())
 
 
 def _micro_batches(pairs: Sequence[EncodedPair], size: int) -> Iterator[Sequence[EncodedPair]]:

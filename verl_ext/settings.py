@@ -32,15 +32,6 @@ class Reuse(StrEnum):
     """One draw per rollout batch, seen again at each of its optimizer steps (multimodal recipe)."""
 
 
-class TaskOrder(StrEnum):
-    """How the next step's training tasks are chosen."""
-
-    SHUFFLED = "shuffled"
-    """veRL's own: one permutation after the other."""
-    OPEN_FIRST = "open-first"
-    """After one pass, by how open their outcome is (`task_sampler`)."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CAConfig:
     """Values of `ca:`. Sources for the defaults: the release's agentic recipe."""
@@ -145,10 +136,13 @@ class TaskConfig:
     train_limit: int | None = None
     """RL trains on the first so many training tasks, so that each comes back; null for all.
 
-    With `package` the others are what the warm-up and the miner work on: RL meets no task whose
-    solution was shown.
+    With `package` the others, without the candidates, are what the warm-up and the miner work on:
+    RL meets no task whose solution was shown.
     """
-    order: TaskOrder = TaskOrder.SHUFFLED
+    candidates: int | None = None
+    """With `package` and a tiny policy: the first so many training tasks are played first, and RL
+    trains on `train_limit` of them that are solved sometimes. Null trains on the first ones."""
+    candidate_samples: int = 4
     validate_limit: int | None = None
     """At most this many tasks per validation split, the first ones in file order."""
     validate_limits: dict[str, int] = field(default_factory=dict)
@@ -156,6 +150,17 @@ class TaskConfig:
     validate_train: bool = False
     """Measure before and after on the training tasks too, as split `train`."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.candidates is None or self.candidates >= (self.train_limit or 1),
+            f"job.tasks.candidates must be >= job.tasks.train_limit {self.train_limit}, got "
+            f"{self.candidates}",
+        )
+        _require(
+            self.candidate_samples >= 2,
+            f"job.tasks.candidate_samples must be >= 2, got {self.candidate_samples}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

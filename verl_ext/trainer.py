@@ -1,4 +1,4 @@
-"""veRL's synchronous PPO trainer with our additions: pairs per step, task order, probe, metrics.
+"""veRL's synchronous PPO trainer with our additions: pairs per step, the probe, metrics.
 
 One training step is veRL's own (rollout, old log-probabilities, advantages, update, weight sync).
 We attach a `CARequest` to the update, run the pair probe at every validation, and append every
@@ -14,12 +14,10 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
-from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.device import get_device_name
 
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
@@ -28,9 +26,8 @@ from contextrl.verl_ext.papo import REQUEST_KEY as PAPO_KEY
 from contextrl.verl_ext.papo import PAPORequest
 from contextrl.verl_ext.probing import WorkerGroupScorer, probe_held_out
 from contextrl.verl_ext.scorer_hf import load_tokenizer
-from contextrl.verl_ext.settings import CAConfig, JobConfig, TaskOrder
+from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.settings_papo import PAPOConfig
-from contextrl.verl_ext.task_sampler import TaskSampler
 from contextrl.verl_ext.worker import ContextAwareWorker
 
 logger = logging.getLogger(__name__)
@@ -63,38 +60,10 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.papo = PAPOConfig.from_mapping(config.get("papo"))
         super().__init__(config)
 
-    def _init_dataloader(self) -> None:
-        super()._init_dataloader()
-        self._task_sampler: TaskSampler | None = None
-        self._row_of: dict[str, int] = {}
-        if self.job.tasks.order is TaskOrder.OPEN_FIRST:
-            data = self.config.data
-            self._task_sampler = TaskSampler(
-                len(self.train_dataset), per_step=data.train_batch_size, seed=self.job.seed
-            )
-            # Without workers, which would draw steps ahead of their outcomes.
-            self.train_dataloader = StatefulDataLoader(
-                dataset=self.train_dataset,
-                batch_size=data.get("gen_batch_size") or data.train_batch_size,
-                num_workers=0,
-                drop_last=True,
-                collate_fn=collate_fn,
-                sampler=self._task_sampler,
-            )
-
-    def _fetch_one_gen_batch(self) -> Any:
-        batch = super()._fetch_one_gen_batch()
-        if self._task_sampler is not None:
-            self._row_of |= zip(_listed(batch["uid"]), _listed(batch["index"]), strict=True)
-        return batch
-
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        groups = self._rewards_by_group(batch)
-        mixed = [len(set(rewards)) > 1 for rewards in groups.values()]
+        groups = self._rewards_by_group(batch).values()
+        mixed = [len(set(rewards)) > 1 for rewards in groups]  # the others teach GRPO nothing
         metrics["groups/mixed_frac"] = sum(mixed) / max(1, len(mixed))
-        if self._task_sampler is not None:
-            rows = {self._row_of.pop(uid): rewards for uid, rewards in groups.items()}
-            self._task_sampler.note(rows)
         return super()._compute_advantage(batch, metrics)
 
     def _rewards_by_group(self, batch: Any) -> dict[str, list[float]]:

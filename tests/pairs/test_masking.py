@@ -10,8 +10,9 @@ import pytest
 from contextrl.agents.types import Message
 from contextrl.pairs.edits import command_spans, edit_spans
 from contextrl.pairs.errors import LeakError
-from contextrl.pairs.masking import MASK, assert_no_leak, diff_spans, fingerprint, mask_run
+from contextrl.pairs.masking import MASK, assert_no_leak, fingerprint, mask_run
 from contextrl.pairs.normal import NormalText, normal, replace
+from contextrl.pairs.shown_diffs import diff_spans
 
 REAL_RUNS = Path(__file__).parents[3] / "shared/data/mini_swe_verified_trajectories.jsonl.gz"
 FIXED = "    if value < low:"

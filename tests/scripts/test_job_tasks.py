@@ -1,12 +1,14 @@
 """Which tasks a run trains on, which it shows the policy beforehand, and which it measures."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 
 from contextrl.envs.task_splits import SPLIT_FILES, BuildManifest, TaskSplits
 from contextrl.envs.tasks import write_tasks
 from contextrl.envs.types import Task, TaskSource
+from contextrl.scripts.job_open_tasks import open_first
 from contextrl.scripts.job_tasks import JobTasks
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import TaskConfig
@@ -53,6 +55,21 @@ def ids(tasks):
 def test_rl_meets_no_task_that_was_demonstrated(job_tasks):
     assert ids(job_tasks.training()) == ["train-0", "train-1"]
     assert ids(job_tasks.demonstrated()) == ["train-2", "train-3", "train-4", "train-5"]
+
+
+def test_no_candidate_is_demonstrated_either(job_tasks):
+    config = dataclasses.replace(job_tasks.config, candidates=4)
+    candidates = dataclasses.replace(job_tasks, config=config)
+    assert ids(candidates.candidates()) == ["train-0", "train-1", "train-2", "train-3"]
+    assert ids(candidates.demonstrated()) == ["train-4", "train-5"]
+    with pytest.raises(ConfigError, match=r"candidates must be >= job.tasks.train_limit 2, got 1"):
+        TaskConfig(train_limit=2, candidates=1)
+
+
+def test_tasks_that_are_solved_sometimes_come_first_and_finished_ones_last():
+    tasks = [task(name) for name in "abcde"]
+    solved = Counter({"a": 4, "c": 1, "d": 3})
+    assert ids(open_first(tasks, solved, samples=4)) == ["c", "d", "b", "e", "a"]
 
 
 def test_measured_are_the_training_tasks_and_the_first_of_each_held_out_split(job_tasks):
