@@ -18,6 +18,8 @@ from contextrl.envs.errors import EngineUnavailableError, ImageError
 from contextrl.envs.image_store import ImageStore
 from contextrl.envs.images import ensure_image
 from contextrl.envs.namespace import NamespaceProvider
+from contextrl.envs.remote import RemoteProvider
+from contextrl.envs.rex_deploy import read_deployment
 from contextrl.envs.supply import SupplyingProvider
 from contextrl.envs.types import SandboxProvider, Task
 from contextrl.envs.unpacked import DEFAULT_ROOTS, read_root
@@ -26,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _said = threading.Event()
 
-Provider = SupplyingProvider | NamespaceProvider
+Provider = SupplyingProvider | NamespaceProvider | RemoteProvider
 
 
 def open_provider(
@@ -38,14 +40,19 @@ def open_provider(
     image_budget_gb: float | None = None,
     repos: Path | None = None,
     roots: Path = DEFAULT_ROOTS,
+    deployment: Path | None = None,
 ) -> Provider:
     """Docker's sandboxes, whose images come when a task needs them; namespaces without an engine.
+
+    With a `deployment`, a file of `rex_deploy`, they run there, and no engine is asked for.
 
     The log says once, in one line, that there is no engine. `images` are those that will be asked
     for: without an engine, what `roots` lacks of them is known now. `repos` are local clones that
     absent images are built from. Raises `EngineUnavailableError`
     where there can be neither.
     """
+    if deployment is not None:
+        return RemoteProvider(read_deployment(deployment), limits=limits)
     try:
         client = connect()
     except EngineUnavailableError as error:

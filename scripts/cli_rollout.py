@@ -53,6 +53,10 @@ def rollout(
     roots: Annotated[
         Path, typer.Option(help="Unpacked images, for a machine without a Docker engine.")
     ] = Path("~/.cache/contextrl/roots"),
+    deployment: Annotated[
+        Path | None,
+        typer.Option(help="TOML of a swe-rex deployment: sandboxes run there, not here."),
+    ] = None,
     image_budget_gb: Annotated[
         float | None, typer.Option(min=0.0, help="Disk for images that we pull or build.")
     ] = None,
@@ -114,6 +118,7 @@ def rollout(
             grade=grade,
             repos=repos,
             roots=roots,
+            deployment=deployment,
             image_budget_gb=image_budget_gb,
             sampling=sampling,
         ) as (play, stop),
@@ -140,12 +145,13 @@ def _episodes(
     grade: bool,
     repos: Path | None,
     roots: Path,
+    deployment: Path | None,
     image_budget_gb: float | None,
     sampling: dict[str, float],
 ) -> Iterator[tuple[Play, Callable[[], None]]]:
     """A function that plays one episode, and one that ends all that are running.
 
-    In Docker, or where no engine answers, in namespaces.
+    On a swe-rex deployment if one is given; else in Docker or, without an engine, in namespaces.
     """
     from contextrl.agents.rollout import rollout as play_episode
     from contextrl.envs.grading import DockerGrader
@@ -158,6 +164,7 @@ def _episodes(
             image_budget_gb=image_budget_gb,
             repos=repos,
             roots=roots,
+            deployment=deployment,
         )
     ) as provider:
         grader = DockerGrader(provider) if grade else None

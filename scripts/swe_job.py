@@ -43,7 +43,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
     cache = Cache(Path(job.cache_dir or ".cache/contextrl").absolute())
     stages.say(f"run folder {run_dir}")
-    if line := without_engine(job.sandbox.roots_folder):
+    if not job.sandbox.deployment and (line := without_engine(job.sandbox.roots_folder)):
         stages.say(line)
     try:
         with stages.stage("tasks", "issues with tests that decide them"):
@@ -88,6 +88,8 @@ def prepare(
         agent.agent_loop_config_path = str(CONFIG_DIR / "agent_loop.yaml")
         config.trainer.default_local_dir = str(run_dir / "checkpoints")
         config.trainer.experiment_name = run_dir.name
+        if job.sandbox.deployment:  # read by processes with other working directories
+            config.job.sandbox.deployment = str(Path(job.sandbox.deployment).absolute())
         # veRL stops at a path that ends with a slash, as a shell completes it.
         model = config.actor_rollout_ref.model
         model.path = str(model.path).rstrip("/")

@@ -61,6 +61,7 @@ class Episodes:
             images=[task.image for task in tasks.values()],
             image_budget_gb=job.sandbox.image_budget_gb,
             roots=job.sandbox.roots_folder,
+            deployment=Path(job.sandbox.deployment) if job.sandbox.deployment else None,
         )
         return cls(
             job=job,

@@ -110,6 +110,8 @@ class SandboxConfig:
     image_budget_gb: float | None = None
     """Disk for the task images that we pull or build, the least recently used go first; null for
     no limit. Give it room for twice as many images as sandboxes run at once."""
+    deployment: str = ""
+    """TOML file of a swe-rex deployment on which sandboxes run; empty for this machine."""
     roots: str = ""
     """Folder of unpacked images for a machine without a Docker engine; empty for the cache's."""
 

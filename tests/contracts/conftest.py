@@ -40,7 +40,7 @@ def deploy_in(roots: Path):
             f"--host 127.0.0.1 --port {port} --auth-token {token}"
         )
         command = command_line(
-            files, root, LIMITS, mounts=control / "mounts", control=control, first_process=server
+            (files,), root, LIMITS, mounts=control / "mounts", control=control, first_process=server
         )
         packages = sysconfig.get_paths()["purelib"]
         script = command[-1].replace("--unshare-all", "--unshare-pid --unshare-ipc --unshare-uts")
