@@ -7,16 +7,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from contextrl.envs.builder import FIXED_TIME, content_tag, image_exists
-from contextrl.envs.engine import engine_boundary
+from contextrl.envs.builder import FIXED_TIME, content_tag
 from contextrl.envs.errors import ImageError
+from contextrl.envs.image_place import ImagePlace
 from contextrl.envs.leases import leased_folder
 from contextrl.envs.one_maker import one_maker
-
-if TYPE_CHECKING:
-    from docker import DockerClient
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +29,10 @@ def base_image() -> str:
     return content_tag(BASE_NAME, BASE_VERSION, ["base", SUITE, BASE_PACKAGES])
 
 
-def ensure_base(client: DockerClient) -> str:
+def ensure_base(place: ImagePlace) -> str:
     """A minimal Debian with Python, git and a user `agent` (uid 1000) exists; its name."""
     image = base_image()
-    if image_exists(client, image):
+    if place.has(image):
         return image
     if shutil.which("mmdebstrap") is None:
         raise ImageError(
@@ -46,14 +42,13 @@ def ensure_base(client: DockerClient) -> str:
     if os.geteuid() != 0:
         raise ImageError("making the base image needs root; run the same command as root once")
     with one_maker(image):
-        if not image_exists(client, image):
-            _make_base(client, image)
+        if not place.has(image):
+            _make_base(place, image)
     return image
 
 
-def _make_base(client: DockerClient, image: str) -> None:
+def _make_base(place: ImagePlace, image: str) -> None:
     logger.info("making the base image %s (about a minute)", image)
-    repository, tag = image.split(":")
     with leased_folder("contextrl-base-") as scratch:
         archive = scratch / "base.tar"
         command = [
@@ -75,15 +70,7 @@ def _make_base(client: DockerClient, image: str) -> None:
         if done.returncode != 0:
             reason = " ".join(done.stderr.split())[-300:]
             raise ImageError(f"mmdebstrap failed, check the network and apt's sources: {reason}")
-        with engine_boundary("importing the base image"):
-            # By name: given a stream, the SDK sends a header that the engine refuses.
-            client.api.import_image_from_file(
-                str(archive),
-                repository=repository,
-                tag=tag,
-                changes=["ENV LANG=C.UTF-8", 'CMD ["bash"]'],
-            )
-    _check_exists(client, image)
+        place.add_base(archive, image)
 
 
 def _host_sources() -> list[str]:
@@ -99,10 +86,3 @@ def _host_sources() -> list[str]:
         if any(SUITE in line.split() for line in words):
             found.append(str(place))
     return found
-
-
-def _check_exists(client: DockerClient, image: str) -> None:
-    if not image_exists(client, image):
-        raise ImageError(
-            f"the engine accepted image {image} but does not list it; is its disk full?"
-        )

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from contextrl.envs.cleanup import LABEL_DRAFT, draft_label, labels
 from contextrl.envs.engine import ExecChannel, engine_boundary
@@ -44,6 +44,58 @@ def image_exists(client: DockerClient, image: str) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def packed(source: Path, target: str, uid: int) -> Iterator[IO[bytes]]:
+    """A tar stream of the folder's files at `target`, owned by `uid`, with one time."""
+
+    def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if not (member.isreg() or member.isdir() or member.issym()):
+            return None
+        member.uid = member.gid = uid
+        member.uname = member.gname = ""
+        member.mtime = FIXED_TIME
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        return member
+
+    with tempfile.TemporaryFile(prefix="contextrl-tree-") as stream:
+        with tarfile.open(fileobj=stream, mode="w") as tar:
+            tar.add(source, arcname=target.lstrip("/"), filter=normalise)
+        stream.seek(0)
+        yield stream
+
+
+class EngineImages:
+    """The images of a Docker engine, as a place to build in."""
+
+    def __init__(self, client: DockerClient) -> None:
+        self._client = client
+
+    def has(self, image: str) -> bool:
+        return image_exists(self._client, image)
+
+    def add_base(self, archive: Path, image: str) -> None:
+        repository, tag = image.split(":")
+        with engine_boundary(f"importing image {image}"):
+            # By name: given a stream, the SDK sends a header that the engine refuses.
+            self._client.api.import_image_from_file(
+                str(archive),
+                repository=repository,
+                tag=tag,
+                changes=["ENV LANG=C.UTF-8", 'CMD ["bash"]'],
+            )
+        if not self.has(image):
+            raise ImageError(
+                f"the engine accepted image {image} but does not list it; is its disk full?"
+            )
+
+    def building(self, image: str) -> contextlib.AbstractContextManager[Builder]:
+        return builder(self._client, image)
+
+    def remove(self, image: str) -> None:
+        with engine_boundary(f"removing image {image}"):
+            self._client.api.remove_image(image)
+
+
 class Builder:
     """A running container that will become an image."""
 
@@ -54,21 +106,8 @@ class Builder:
     def put_tree(self, source: Path, target: str, *, uid: int) -> None:
         """The folder's files are at `target`, owned by `uid`, with one modification time."""
 
-        def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-            if not (member.isreg() or member.isdir() or member.issym()):
-                return None
-            member.uid = member.gid = uid
-            member.uname = member.gname = ""
-            member.mtime = FIXED_TIME
-            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-            return member
-
-        with tempfile.TemporaryFile(prefix="contextrl-tree-") as stream:
-            with tarfile.open(fileobj=stream, mode="w") as tar:
-                tar.add(source, arcname=target.lstrip("/"), filter=normalise)
-            stream.seek(0)
-            with engine_boundary(f"copying files to {target}"):
-                self._client.api.put_archive(self._id, "/", stream)
+        with packed(source, target, uid) as stream, engine_boundary(f"copying files to {target}"):
+            self._client.api.put_archive(self._id, "/", stream)
 
     def run(self, script: str, *, user: str = "root") -> None:
         channel = ExecChannel(

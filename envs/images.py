@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contextrl.envs.base_image import AGENT_UID, base_image, ensure_base
-from contextrl.envs.builder import FIXED_TIME, VENV, builder, content_tag, image_exists
-from contextrl.envs.engine import engine_boundary
+from contextrl.envs.builder import FIXED_TIME, VENV, EngineImages, content_tag, image_exists
 from contextrl.envs.errors import ImageError, SandboxError
+from contextrl.envs.image_place import ImagePlace
 from contextrl.envs.image_store import ImageStore
 from contextrl.envs.leases import leased_folder
 from contextrl.envs.one_maker import one_maker
@@ -40,7 +40,7 @@ DEPENDENCIES_NAME = "contextrl-deps"
 
 
 def build_repo_image(
-    client: DockerClient,
+    place: ImagePlace,
     *,
     name: str,
     tree: Path,
@@ -59,7 +59,7 @@ def build_repo_image(
         repo=name, requirements=tuple(requirements), install=tuple(install), paths=tuple(paths)
     )
     return _build_repository(
-        client,
+        place,
         name=name,
         tree=tree,
         tree_digest=_digest_of_tree(tree),
@@ -132,29 +132,34 @@ def _build_from_commit(
             return image, False
         export_commit(git_dir, task.base_commit, tree)
         built = _build_repository(
-            client, name=name, tree=tree, tree_digest=digest, recipe=recipe, cache=cache
+            EngineImages(client),
+            name=name,
+            tree=tree,
+            tree_digest=digest,
+            recipe=recipe,
+            cache=cache,
         )
         return built, True
 
 
 def _build_repository(
-    client: DockerClient, *, name: str, tree: Path, tree_digest: str, recipe: Recipe, cache: Path
+    place: ImagePlace, *, name: str, tree: Path, tree_digest: str, recipe: Recipe, cache: Path
 ) -> str:
     image = _repository_image(name, tree_digest, recipe)
-    if image_exists(client, image):
+    if place.has(image):
         return image
-    dependencies = _ensure_dependencies(client, recipe, cache)
+    dependencies = _ensure_dependencies(place, recipe, cache)
     with one_maker(image):
-        if not image_exists(client, image):
-            _make_repository(client, image, dependencies, tree, recipe)
+        if not place.has(image):
+            _make_repository(place, image, dependencies, tree, recipe)
     return image
 
 
 def _make_repository(
-    client: DockerClient, image: str, dependencies: str, tree: Path, recipe: Recipe
+    place: ImagePlace, image: str, dependencies: str, tree: Path, recipe: Recipe
 ) -> None:
     logger.info("building %s", image)
-    with builder(client, dependencies) as build:
+    with place.building(dependencies) as build:
         build.put_tree(tree, "/testbed", uid=AGENT_UID)
         install = list(recipe.install) or [_path_file(recipe.paths)]
         build.run("cd /testbed\n" + "\n".join(install))
@@ -178,36 +183,36 @@ def _make_repository(
         # Committing gave the files other inodes. Without this the first git command in every
         # container would read them all again; the index's own check must stay as strict as it is,
         # or git overlooks an edit that keeps size and second.
-        with builder(client, draft) as build:
+        with place.building(draft) as build:
             build.run("cd /testbed && git update-index -q --refresh", user="agent")
             build.commit(image, user="agent", workdir="/testbed")
     except BaseException:
-        with contextlib.suppress(SandboxError), engine_boundary("removing a draft image"):
-            client.api.remove_image(draft)
+        with contextlib.suppress(SandboxError):
+            place.remove(draft)
         raise
 
 
-def _ensure_dependencies(client: DockerClient, recipe: Recipe, cache: Path) -> str:
-    base = ensure_base(client)
+def _ensure_dependencies(place: ImagePlace, recipe: Recipe, cache: Path) -> str:
+    base = ensure_base(place)
     requirements = recipe.requirements
     image = _dependencies_image(base, recipe)
-    if image_exists(client, image):
+    if place.has(image):
         return image
     if not any(_project_name(requirement) == "pytest" for requirement in requirements):
         raise ImageError(f"expected pytest among the requirements, found {list(requirements)}")
     with one_maker(image):
-        if not image_exists(client, image):
-            _make_dependencies(client, image, base, recipe, cache)
+        if not place.has(image):
+            _make_dependencies(place, image, base, recipe, cache)
     return image
 
 
 def _make_dependencies(
-    client: DockerClient, image: str, base: str, recipe: Recipe, cache: Path
+    place: ImagePlace, image: str, base: str, recipe: Recipe, cache: Path
 ) -> None:
     requirements = recipe.requirements
     wheels = wheelhouse(requirements, uploaded_before=recipe.uploaded_before, cache=cache)
     logger.info("building %s from %d wheels", image, len(list(wheels.iterdir())))
-    with builder(client, base) as build:
+    with place.building(base) as build:
         build.put_tree(wheels, "/tmp/wheels", uid=0)
         listed = " ".join(f"'{requirement}'" for requirement in requirements)
         # Compiled last, from sources of one date: caches hold the time of what they were made of.

@@ -12,14 +12,18 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contextrl.envs.builder import EngineImages
 from contextrl.envs.errors import MutationError
+from contextrl.envs.image_place import ImagePlace
 from contextrl.envs.images import build_repo_image, repo_image_name
 from contextrl.envs.issue_text import issue_text
 from contextrl.envs.leases import leased_folder
 from contextrl.envs.mutants import Mutant, bug_patch, fix_patch, functions_of
+from contextrl.envs.mutation_runner import StartDriver, docker_driver
 from contextrl.envs.mutation_scope import Baseline
 from contextrl.envs.mutation_stages import (
     WORKDIR,
@@ -33,6 +37,8 @@ from contextrl.envs.mutation_stages import (
 )
 from contextrl.envs.package_specs import PackageSpec
 from contextrl.envs.packages import fetch_sdist, prepare_tree, tree_digest
+from contextrl.envs.root_driver import root_driver
+from contextrl.envs.root_images import RootImages
 from contextrl.envs.task_splits import (
     BuildManifest,
     Division,
@@ -69,8 +75,25 @@ def find_package_tasks(
     return load_splits(out / f"{spec.name}-{build_key(spec, image, base_commit, sizes, seed)}")
 
 
+@dataclass(frozen=True, slots=True)
+class PackagePlace:
+    """Where a package's image is made and its tests run."""
+
+    images: ImagePlace
+    start_driver: StartDriver
+
+    @classmethod
+    def of_engine(cls, client: DockerClient) -> PackagePlace:
+        return cls(EngineImages(client), docker_driver(client))
+
+    @classmethod
+    def of_roots(cls, roots: Path) -> PackagePlace:
+        """Needs root, mmdebstrap and bubblewrap, and no engine."""
+        return cls(RootImages(roots), root_driver(roots))
+
+
 def build_package_tasks(
-    client: DockerClient,
+    place: PackagePlace,
     spec: PackageSpec,
     *,
     out: Path,
@@ -85,7 +108,7 @@ def build_package_tasks(
 
     Raises:
         MutationError: no such sdist, not what `spec` says it is, or no bug makes a task.
-        SandboxError: Docker failed.
+        SandboxError: the place failed.
     """
     sizes = sizes or SplitSizes()
     with leased_folder("contextrl-build-") as scratch:
@@ -93,7 +116,10 @@ def build_package_tasks(
         sources = {file: (tree / file).read_text(encoding="utf-8") for file in spec.sources}
         base_commit = tree_digest(tree)
         image = build_repo_image(
-            client, name=f"contextrl-{spec.name}", tree=tree, requirements=spec.requirements
+            place.images,
+            name=f"contextrl-{spec.name}",
+            tree=tree,
+            requirements=spec.requirements,
         )
     key = build_key(spec, image, base_commit, sizes, seed)
     folder = out / f"{spec.name}-{key}"
@@ -101,7 +127,7 @@ def build_package_tasks(
         return complete
 
     bench = Workbench(
-        client=client,
+        start_driver=place.start_driver,
         spec=spec,
         image=image,
         sources=sources,

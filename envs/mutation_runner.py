@@ -1,14 +1,16 @@
-"""Many short test runs in one contained, networkless container: the host's side of the driver."""
+"""Many short test runs in one contained, networkless sandbox: the host's side of the driver."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from docker.types import LogConfig
 from pydantic import ValidationError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 PYTHON = "/opt/venv/bin/python"
+PROGRAM, JOB = "mutation_driver.py", "job.json"
 PROCESSES = 256
 OWNER = 1000
 LEASE_S = 3600.0
@@ -78,37 +81,46 @@ class DriverJob(Record):
     wall_s: float
 
 
+class Driver(Protocol):
+    """The driver at work in an image."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Its reports as it prints them. Raises `SandboxError` if it goes silent."""
+        ...
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit status and the last lines of what it complained about."""
+        ...
+
+
+StartDriver = Callable[[str, DriverJob, int], AbstractContextManager[Driver]]
+"""(image, job, hash seed); nothing of it is left at the end of the block."""
+
+
 def run_suites(
-    client: DockerClient,
+    start: StartDriver,
     image: str,
     job: DriverJob,
     *,
     hash_seed: int,
     on_report: Callable[[SuiteReport], None] = lambda report: None,
 ) -> dict[str, SuiteReport]:
-    """One report for every run of `job`, by run id. Nothing is left of the container.
+    """One report for every run of `job`, by run id.
 
     `hash_seed` fixes the order of sets, so that two calls with one seed say the same and two
     calls with different seeds show what depends on that order.
 
     Raises:
         MutationError: the driver stopped early; the message ends with its last line.
-        SandboxError: Docker failed.
+        SandboxError: the place it runs in failed.
     """
     reports: dict[str, SuiteReport] = {}
-    with engine_boundary(f"running tests in image {image}"):
-        container = _create(client, image, job, hash_seed)
-        try:
-            container.put_archive("/", _archive(job))
-            container.start()
-            for line in _lines(container):
-                report = _parse(line)
-                reports[report.run_id] = report
-                on_report(report)
-            status = int(container.wait()["StatusCode"])
-            errors = container.logs(stdout=False, stderr=True, tail=5).decode(errors="replace")
-        finally:
-            container.remove(force=True, v=True)
+    with start(image, job, hash_seed) as driver:
+        for line in driver.lines():
+            report = _parse(line)
+            reports[report.run_id] = report
+            on_report(report)
+        status, errors = driver.ended()
     if status != 0 or len(reports) != len(job.runs):
         last = (errors.strip().splitlines() or ["no message"])[-1]
         raise MutationError(
@@ -118,18 +130,70 @@ def run_suites(
     return reports
 
 
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    pending = b""
+    for chunk in chunks:
+        *whole, pending = (pending + chunk).split(b"\n")
+        yield from whole
+
+
+def driver_files(job: DriverJob) -> dict[str, bytes]:
+    """The driver and its job, by name."""
+    return {
+        PROGRAM: Path(__file__).with_name(PROGRAM).read_bytes(),
+        JOB: json.dumps(job.model_dump(mode="json")).encode(),
+    }
+
+
+def driver_environment(hash_seed: int) -> dict[str, str]:
+    return {"PYTHONHASHSEED": str(hash_seed), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def docker_driver(client: DockerClient) -> StartDriver:
+    """In a container of its own, removed at the end."""
+
+    @contextlib.contextmanager
+    def start(image: str, job: DriverJob, hash_seed: int) -> Iterator[Driver]:
+        with engine_boundary(f"running tests in image {image}"):
+            container = _create(client, image, job, hash_seed)
+            try:
+                container.put_archive("/", _archive(job))
+                container.start()
+                yield _ContainerDriver(container)
+            finally:
+                container.remove(force=True, v=True)
+
+    return start
+
+
+class _ContainerDriver:
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    def lines(self) -> Iterator[bytes]:
+        try:
+            yield from whole_lines(
+                self._container.logs(stream=True, follow=True, stdout=True, stderr=False)
+            )
+        except HTTPError as error:  # reading from the stream is not wrapped by the SDK
+            name = self._container.short_id
+            raise SandboxError(f"test driver {name} went silent: {error}") from error
+
+    def ended(self) -> tuple[int, str]:
+        status = int(self._container.wait()["StatusCode"])
+        said = self._container.logs(stdout=False, stderr=True, tail=5)
+        return status, said.decode(errors="replace")
+
+
 def _create(client: DockerClient, image: str, job: DriverJob, hash_seed: int) -> Container:
-    memory = f"{job.workers + 1}g"  # the driver limits each run to one GiB
+    memory = f"{memory_gb(job)}g"
     return client.containers.create(
         image,
-        [PYTHON, "/driver/mutation_driver.py", "/driver/job.json"],
+        [PYTHON, f"/driver/{PROGRAM}", f"/driver/{JOB}"],
         entrypoint="",
         user=str(OWNER),
         working_dir="/tmp",
-        environment={
-            "PYTHONHASHSEED": str(hash_seed),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        },
+        environment=driver_environment(hash_seed),
         network_mode="none",
         mem_limit=memory,
         memswap_limit=memory,
@@ -142,29 +206,20 @@ def _create(client: DockerClient, image: str, job: DriverJob, hash_seed: int) ->
     )
 
 
+def memory_gb(job: DriverJob) -> int:
+    """Of all its processes: the driver limits each run to one GiB."""
+    return job.workers + 1
+
+
 def _archive(job: DriverJob) -> bytes:
     """`/driver` with the driver and its job, as `put_archive` wants it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in (
-            ("mutation_driver.py", Path(__file__).with_name("mutation_driver.py").read_bytes()),
-            ("job.json", json.dumps(job.model_dump(mode="json")).encode()),
-        ):
+        for name, content in driver_files(job).items():
             member = tarfile.TarInfo(f"driver/{name}")
             member.size, member.mode = len(content), 0o444
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def _lines(container: Container) -> Iterator[bytes]:
-    """Whole lines of the container's stdout, until it ends."""
-    pending = b""
-    try:
-        for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=False):
-            *whole, pending = (pending + chunk).split(b"\n")
-            yield from whole
-    except HTTPError as error:  # reading from the stream is not wrapped by the SDK
-        raise SandboxError(f"test driver {container.short_id} went silent: {error}") from error
 
 
 def _parse(line: bytes) -> SuiteReport:

@@ -7,18 +7,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from contextrl.envs.errors import MutationError
 from contextrl.envs.mutants import Function, Mutant, propose, spread
-from contextrl.envs.mutation_runner import DriverJob, Ended, SuiteReport, SuiteRun, run_suites
+from contextrl.envs.mutation_runner import (
+    DriverJob,
+    Ended,
+    StartDriver,
+    SuiteReport,
+    SuiteRun,
+    run_suites,
+)
 from contextrl.envs.mutation_scope import Baseline, Scope, baseline, judge
 from contextrl.envs.package_specs import PackageSpec
 from contextrl.envs.task_splits import StageCount
 from contextrl.envs.types import Outcome
-
-if TYPE_CHECKING:
-    from docker import DockerClient
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class Bug:
 class Workbench:
     """The package in its image, and the count of every filter so far."""
 
-    client: DockerClient
+    start_driver: StartDriver
     spec: PackageSpec
     image: str
     sources: Mapping[str, str]
@@ -86,7 +89,7 @@ class Workbench:
         )
         started = time.monotonic()
         reports = run_suites(
-            self.client, self.image, job, hash_seed=hash_seed, on_report=report_progress
+            self.start_driver, self.image, job, hash_seed=hash_seed, on_report=report_progress
         )
         logger.info("%s: %d runs in %.1f s", stage, done, time.monotonic() - started)
         return reports

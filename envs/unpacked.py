@@ -70,19 +70,24 @@ def _unpack(client: DockerClient, image: str, name: str, target: Path) -> None:
                 _extract(client, container, scratch / FILES)
             finally:
                 client.api.remove_container(container, force=True, v=True)
-        run = scratch / FILES / "run"
-        if run.is_dir() and not run.is_symlink():  # made once, so that no start has to
-            (run / Path(INSIDE).name).mkdir(exist_ok=True)
         user = str(config.get("User") or "0")
         uid, gid = _user(scratch / FILES, user.partition(":")[0])
         variables = dict(line.partition("=")[::2] for line in config.get("Env") or ())
         record = UnpackedRoot(image=name or image, uid=uid, gid=gid, environment=variables)
-        (scratch / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        scratch.chmod(0o755)
-        os.rename(scratch, target)
+        keep_root(scratch, record, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def keep_root(scratch: Path, record: UnpackedRoot, target: Path) -> None:
+    """The folder `scratch`, which holds the files, is a root from now on."""
+    run = scratch / FILES / "run"
+    if run.is_dir() and not run.is_symlink():  # made once, so that no start has to
+        (run / Path(INSIDE).name).mkdir(exist_ok=True)
+    (scratch / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+    scratch.chmod(0o755)
+    os.rename(scratch, target)
 
 
 def read_root(roots: Path, image: str) -> tuple[Path, UnpackedRoot]:

@@ -126,13 +126,17 @@ def _namespace(client: DockerClient, task: Task, repeat: int) -> list[Measuremen
 
 def _peers(client: DockerClient, python: Path, repeat: int) -> list[Measurement]:
     """Both start from one image that has swe-rex's server, so that it need not be installed."""
+    from contextrl.envs.builder import EngineImages
     from contextrl.envs.images import build_repo_image
 
     with tempfile.TemporaryDirectory(prefix="contextrl-bench-") as scratch:
         (Path(scratch) / "tiny.py").write_text(MODULE, encoding="utf-8")
         requirements = ["pytest==8.3.4", "swe-rex==1.4.0"]
         image = build_repo_image(
-            client, name="contextrl-bench-peers", tree=Path(scratch), requirements=requirements
+            EngineImages(client),
+            name="contextrl-bench-peers",
+            tree=Path(scratch),
+            requirements=requirements,
         )
     command = [str(python), str(Path(__file__).with_name("bench_peers.py")), image, str(repeat)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -211,6 +215,7 @@ def _grading(provider: DockerProvider, task: Task) -> float:
 
 
 def _task(client: DockerClient) -> Task:
+    from contextrl.envs.builder import EngineImages
     from contextrl.envs.images import build_repo_image
     from contextrl.envs.reverse import reverse_patch
     from contextrl.envs.types import Task, TaskSource
@@ -220,7 +225,7 @@ def _task(client: DockerClient) -> Task:
         (tree / "tiny.py").write_text(MODULE, encoding="utf-8")
         (tree / "test_tiny.py").write_text(TEST, encoding="utf-8")
         image = build_repo_image(
-            client,
+            EngineImages(client),
             name="contextrl-bench",
             tree=tree,
             requirements=["pytest==8.3.4"],

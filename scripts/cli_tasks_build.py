@@ -22,10 +22,12 @@ from rich.progress import (
 )
 
 from contextrl.envs.engine import connect
-from contextrl.envs.mutate import build_package_tasks
+from contextrl.envs.errors import EngineUnavailableError
+from contextrl.envs.mutate import PackagePlace, build_package_tasks
 from contextrl.envs.mutation_stages import Progress as Report
 from contextrl.envs.package_specs import package_spec
 from contextrl.envs.task_splits import SplitSizes, TaskSplits
+from contextrl.envs.unpacked import DEFAULT_ROOTS
 
 
 def build(
@@ -46,6 +48,9 @@ def build(
         int | None, typer.Option(min=2, help="Leave longer functions intact.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="No split gets more tasks.")] = None,
+    roots: Annotated[
+        Path, typer.Option(help="Where the image goes on a machine without a Docker engine.")
+    ] = DEFAULT_ROOTS,
     overwrite: Annotated[bool, typer.Option(help="Build again even if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
@@ -65,7 +70,7 @@ def build(
     started = time.monotonic()
     with _progress() as progress:
         splits = build_package_tasks(
-            connect(),
+            _place(roots.expanduser()),
             spec,
             out=out,
             sizes=sizes,
@@ -88,6 +93,14 @@ def _show(splits: TaskSplits, *, seconds: float) -> None:
         functions = len(manifest.functions[split])
         typer.echo(f"{splits.path(split)}  {tasks} tasks in {functions} functions")
     typer.echo(f"image {manifest.image}, {seconds:.1f} s")
+
+
+def _place(roots: Path) -> PackagePlace:
+    try:
+        return PackagePlace.of_engine(connect())
+    except EngineUnavailableError:
+        typer.echo(f"no Docker engine: the image is made in namespaces, in {roots}", err=True)
+        return PackagePlace.of_roots(roots)
 
 
 def _progress() -> AbstractContextManager[Report]:

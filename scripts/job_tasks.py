@@ -6,15 +6,17 @@ import fnmatch
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from contextrl.envs.engine import connect
-from contextrl.envs.errors import EngineUnavailableError
-from contextrl.envs.mutate import build_package_tasks, find_package_tasks
-from contextrl.envs.package_specs import package_spec
+from contextrl.envs.errors import EngineUnavailableError, SandboxError
+from contextrl.envs.mutate import PackagePlace, build_package_tasks, find_package_tasks
+from contextrl.envs.package_specs import PackageSpec, package_spec
 from contextrl.envs.task_splits import SplitSizes, TaskSplits
 from contextrl.envs.tasks import read_tasks, write_tasks
 from contextrl.envs.types import Task
+from contextrl.envs.unpacked import DEFAULT_ROOTS
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import TaskConfig
 
@@ -74,10 +76,14 @@ class JobTasks:
         return self.config.candidates or self.config.train_limit
 
 
-def prepare_tasks(config: TaskConfig, cache_dir: Path, progress: Progress) -> JobTasks:
-    """Raises `MutationError`, `TaskRowError`, `SandboxError` or `ConfigError`."""
+def prepare_tasks(
+    config: TaskConfig, cache_dir: Path, progress: Progress, roots: Path = DEFAULT_ROOTS
+) -> JobTasks:
+    """`roots`: of unpacked images, where no engine answers.
+
+    Raises `MutationError`, `TaskRowError`, `SandboxError` or `ConfigError`."""
     if config.package is not None:
-        splits = _of_package(config, config.package, cache_dir / "tasks", progress)
+        splits = _of_package(config, config.package, cache_dir / "tasks", progress, roots)
         names = ("heldout_functions", "heldout_mutants")
         return JobTasks(
             train=splits.path("train"),
@@ -97,8 +103,10 @@ def prepare_tasks(config: TaskConfig, cache_dir: Path, progress: Progress) -> Jo
     return _hold_out(read_tasks(train), config, cache_dir / "tasks")
 
 
-def _of_package(config: TaskConfig, package: str, out: Path, progress: Progress) -> TaskSplits:
-    """Built where an engine runs; without one, those that were built before and copied here."""
+def _of_package(
+    config: TaskConfig, package: str, out: Path, progress: Progress, roots: Path
+) -> TaskSplits:
+    """Built with an engine, or without one in namespaces."""
     spec = package_spec(package)
     sizes = SplitSizes(
         train=config.n_train,
@@ -106,19 +114,36 @@ def _of_package(config: TaskConfig, package: str, out: Path, progress: Progress)
         heldout_mutants=config.n_heldout_mutants,
         extra=config.n_extra,
     )
+    build = partial(
+        build_package_tasks, spec=spec, out=out, sizes=sizes, seed=config.seed, progress=progress
+    )
     try:
-        client = connect()
+        return build(PackagePlace.of_engine(connect()))
     except EngineUnavailableError as error:
-        splits = find_package_tasks(spec, out=out, sizes=sizes, seed=config.seed)
+        return _without_engine(error, build, package, out, spec, sizes, config.seed, roots)
+
+
+def _without_engine(
+    no_engine: EngineUnavailableError,
+    build: Callable[[PackagePlace], TaskSplits],
+    package: str,
+    out: Path,
+    spec: PackageSpec,
+    sizes: SplitSizes,
+    seed: int,
+    roots: Path,
+) -> TaskSplits:
+    """Made in namespaces where we may, else those that were made before and copied here."""
+    try:
+        return build(PackagePlace.of_roots(roots.expanduser()))
+    except SandboxError as error:
+        splits = find_package_tasks(spec, out=out, sizes=sizes, seed=seed)
         if splits is None:
             raise EngineUnavailableError(
-                f"{error}. Without one, expected the tasks of {package} below {out}, found none: "
-                "run this stage where an engine is, and copy that folder here"
+                f"{no_engine}. Without one: {error}; or run this stage where an engine is, and "
+                f"copy the tasks of {package} below {out} and `contextrl tasks unpack`'s roots here"
             ) from error
         return splits
-    return build_package_tasks(
-        client, spec, out=out, sizes=sizes, seed=config.seed, progress=progress
-    )
 
 
 def local_file(name: str) -> Path:

@@ -117,12 +117,16 @@ setup_docker() {
         die "$refusal"
     else
         say "going on without Docker: $refusal"
-        return
+        install_or_say bwrap bubblewrap "sandboxes need Docker or it"
     fi
     # The base image is made of Debian's own packages, so that no registry is needed.
-    if ! command -v mmdebstrap >/dev/null; then
-        if ! may_apt || ! step "install mmdebstrap" apt_install mmdebstrap; then
-            say "no mmdebstrap, so images can be pulled but not built; run: apt-get install mmdebstrap"
-        fi
+    install_or_say mmdebstrap mmdebstrap "images can be pulled but not built"
+}
+
+# install_or_say PROGRAM PACKAGE WITHOUT
+install_or_say() {
+    command -v "$1" >/dev/null && return
+    if ! may_apt || ! step "install $2" apt_install "$2"; then
+        say "no $2, so $3; run: apt-get install $2"
     fi
 }

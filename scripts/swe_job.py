@@ -47,7 +47,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
         stages.say(line)
     try:
         with stages.stage("tasks", "issues with tests that decide them"):
-            tasks = prepare_tasks(job.tasks, cache.root, stages.progress)
+            tasks = prepare_tasks(job.tasks, cache.root, stages.progress, job.sandbox.roots_folder)
             stages.say(describe_tasks(tasks))
         if not prepared:
             prepare(config, run_dir, job, ca, tasks, cache, stages)

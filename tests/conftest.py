@@ -11,6 +11,7 @@ import pytest
 
 from contextrl.envs.base_image import ensure_base
 from contextrl.envs.bubblewrap import check_bubblewrap
+from contextrl.envs.builder import EngineImages
 from contextrl.envs.docker import DockerProvider, SandboxLimits
 from contextrl.envs.engine import connect
 from contextrl.envs.errors import EngineUnavailableError
@@ -102,7 +103,7 @@ def docker_client():
 
 @pytest.fixture(scope="session")
 def base_image(docker_client) -> str:
-    return ensure_base(docker_client)
+    return ensure_base(EngineImages(docker_client))
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +112,10 @@ def tiny_image(docker_client, base_image, tmp_path_factory) -> str:
     tree = tmp_path_factory.mktemp("tiny")
     write_files(tree)
     return build_repo_image(
-        docker_client, name="contextrl-test-tiny", tree=tree, requirements=["pytest==8.3.4"]
+        EngineImages(docker_client),
+        name="contextrl-test-tiny",
+        tree=tree,
+        requirements=["pytest==8.3.4"],
     )
 
 

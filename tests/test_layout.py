@@ -79,6 +79,7 @@ OPTIONAL = {
     "litellm": "pairs/litellm_calls.py",
     "sentence_transformers": "pairs/embedders.py",
     "sklearn": "pairs/shortcuts.py",
+    "swerex": "envs/rex_deploy.py",
 }
 
 # Named above, planned, and not there yet: strike a name out here when its file comes.

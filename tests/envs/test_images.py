@@ -11,12 +11,13 @@ import pytest
 from contextrl.envs import base_image, images
 from contextrl.envs import builder as builder_module
 from contextrl.envs.base_image import ensure_base
-from contextrl.envs.builder import builder, image_exists
+from contextrl.envs.builder import EngineImages, builder, image_exists
 from contextrl.envs.cleanup import reap_drafts
 from contextrl.envs.errors import ImageError
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.images import build_repo_image, ensure_image
 from contextrl.envs.recipe import Recipe, export_commit, find_recipe, find_repository, tree_id
+from contextrl.envs.root_images import RootImages
 from contextrl.envs.tree_digest import tree_digest
 from contextrl.envs.types import Reward, Verdict
 from contextrl.envs.validate import find_problem, validate_task
@@ -59,20 +60,23 @@ def test_building_twice_is_one_build(docker_client, tiny_image, tiny_files, tmp_
     def never(*_: object, **__: object) -> None:
         raise AssertionError("built again")
 
-    monkeypatch.setattr(images, "builder", never)
+    monkeypatch.setattr(EngineImages, "building", never)
     monkeypatch.setattr(images, "wheelhouse", never)
     for name, content in tiny_files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     again = build_repo_image(
-        docker_client, name="contextrl-test-tiny", tree=tmp_path, requirements=PYTEST
+        EngineImages(docker_client), name="contextrl-test-tiny", tree=tmp_path, requirements=PYTEST
     )
     assert again == tiny_image
-    assert ensure_base(docker_client).startswith("contextrl-base:")
+    assert ensure_base(EngineImages(docker_client)).startswith("contextrl-base:")
     (tmp_path / "tiny.py").write_text("changed = 1\n")
     with pytest.raises(AssertionError, match="built again"):
         build_repo_image(
-            docker_client, name="contextrl-test-tiny", tree=tmp_path, requirements=PYTEST
+            EngineImages(docker_client),
+            name="contextrl-test-tiny",
+            tree=tmp_path,
+            requirements=PYTEST,
         )
 
 
@@ -105,7 +109,7 @@ def test_a_failed_build_leaves_no_image_and_no_container(docker_client, base_ima
     before = own_images(docker_client)
     with pytest.raises(ImageError, match="a build step failed with 3: no luck"):
         build_repo_image(
-            docker_client,
+            EngineImages(docker_client),
             name="contextrl-test-fail",
             tree=tmp_path,
             requirements=PYTEST,
@@ -121,7 +125,10 @@ def test_a_failed_build_leaves_no_image_and_no_container(docker_client, base_ima
 def test_requirements_without_pytest_are_refused(docker_client, base_image, tmp_path):
     with pytest.raises(ImageError, match="expected pytest among the requirements"):
         build_repo_image(
-            docker_client, name="contextrl-test-x", tree=tmp_path, requirements=["iniconfig"]
+            EngineImages(docker_client),
+            name="contextrl-test-x",
+            tree=tmp_path,
+            requirements=["iniconfig"],
         )
 
 
@@ -182,11 +189,10 @@ def test_what_makes_a_task_invalid():
     assert "empty patch" in find_problem(good, good)[1]
 
 
-def test_without_mmdebstrap_the_base_image_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(base_image, "image_exists", lambda *_: False)
+def test_without_mmdebstrap_the_base_image_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(base_image.shutil, "which", lambda _: None)
     with pytest.raises(ImageError, match="apt-get install mmdebstrap"):
-        ensure_base(None)
+        ensure_base(RootImages(tmp_path))
 
 
 def test_shipped_recipes_can_be_read():
@@ -229,7 +235,10 @@ def test_two_builds_of_the_same_input_have_the_same_files(
         monkeypatch.setattr(images, "REPOSITORY_VERSION", version)
         monkeypatch.setattr(images, "DEPENDENCIES_VERSION", version)
         name = build_repo_image(
-            docker_client, name="contextrl-test-same", tree=tmp_path, requirements=PYTEST
+            EngineImages(docker_client),
+            name="contextrl-test-same",
+            tree=tmp_path,
+            requirements=PYTEST,
         )
         recipe = Recipe(repo="", requirements=PYTEST)
         names += [name, images._dependencies_image(base_image, recipe)]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import shutil
 import tarfile
 from itertools import pairwise
 
 import pytest
 
+from contextrl.envs.bubblewrap import check_bubblewrap
 from contextrl.envs.cleanup import LABEL_RUN
+from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.grading import DockerGrader
-from contextrl.envs.mutate import build_package_tasks, find_package_tasks
+from contextrl.envs.mutate import PackagePlace, build_package_tasks, find_package_tasks
+from contextrl.envs.namespace import NamespaceProvider
 from contextrl.envs.package_specs import TOOLZ, PackageSpec
 from contextrl.envs.task_splits import SplitSizes
 from contextrl.envs.types import Outcome
+from contextrl.envs.unpacked import unpack
 
 pytestmark = pytest.mark.docker
 
@@ -92,7 +98,7 @@ def toy_sdist(folder) -> PackageSpec:
 def built(docker_client, tmp_path_factory):
     out = tmp_path_factory.mktemp("tasks")
     spec = toy_sdist(out / "sdists")
-    splits = build_package_tasks(docker_client, spec, out=out, sizes=SIZES)
+    splits = build_package_tasks(PackagePlace.of_engine(docker_client), spec, out=out, sizes=SIZES)
     yield out, spec, splits
     docker_client.images.remove(splits.manifest.image)
 
@@ -153,10 +159,12 @@ def test_a_finished_build_is_not_run_again_and_a_repeated_one_has_the_same_bytes
     out, spec, first = built
     runs = []
     build = {"out": out, "sizes": SIZES, "progress": lambda *run: runs.append(run)}
-    again = build_package_tasks(docker_client, spec, **build)
+    again = build_package_tasks(PackagePlace.of_engine(docker_client), spec, **build)
     assert not runs
     assert again == first
-    repeated = build_package_tasks(docker_client, spec, overwrite=True, **build)
+    repeated = build_package_tasks(
+        PackagePlace.of_engine(docker_client), spec, overwrite=True, **build
+    )
     assert runs
     assert repeated == first
 
@@ -174,3 +182,37 @@ def test_the_fix_resolves_a_task_and_nothing_does_not(built, docker_provider):
         assert not untouched.resolved
         assert {untouched.tests[test] for test in task.fail_to_pass} == {Outcome.FAILED}
         assert {untouched.tests[test] for test in task.pass_to_pass} == {Outcome.PASSED}
+
+
+@pytest.mark.slow
+def test_without_an_engine_the_same_tasks_come_out_and_can_be_graded(
+    built, docker_client, base_image, tmp_path_factory
+):
+    """The engine only lends the base, which takes a minute to make of Debian's packages."""
+    check_bubblewrap_or_skip()
+    downloads, spec, with_engine = built
+    out = tmp_path_factory.mktemp("tasks")
+    shutil.copytree(downloads / "sdists", out / "sdists")
+    roots = tmp_path_factory.mktemp("roots")
+    unpack(docker_client, base_image, roots)
+    splits = build_package_tasks(PackagePlace.of_roots(roots), spec, out=out, sizes=SIZES)
+    assert splits.manifest == with_engine.manifest
+    assert (splits.train, splits.extra) == (with_engine.train, with_engine.extra)
+    task = splits.train[0]
+    with NamespaceProvider(roots) as provider:
+        grader = DockerGrader(provider)
+        assert grader.grade(task, task.gold_patch).resolved
+        assert not grader.grade(task, "").resolved
+        with provider.start(task) as sandbox:
+            assert sandbox.exec("id -un; git status --short", timeout_s=20).output == "agent\n"
+            assert sandbox.exec("touch /opt/venv/x", timeout_s=20).exit_code != 0
+    assert not list(roots.glob(".unpacking-*"))
+
+
+def check_bubblewrap_or_skip() -> None:
+    try:
+        check_bubblewrap()
+    except EngineUnavailableError as error:
+        if os.environ.get("CONTEXTRL_REQUIRE_BUBBLEWRAP") == "1":
+            pytest.fail(f"CONTEXTRL_REQUIRE_BUBBLEWRAP=1, but {error}")
+        pytest.skip(str(error))
