@@ -17,6 +17,7 @@ from contextrl.envs.shell import SHELL_ENVIRONMENT
 from contextrl.envs.unpacked import INSIDE, UnpackedRoot
 
 PROGRAMS = ("bwrap", "unshare", "setpriv", "prlimit", "mount")
+KERNEL_SWITCHES = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -36,6 +37,18 @@ def check_bubblewrap() -> None:
             f"({' '.join(done.stderr.split())[:150]}); as root: "
             "sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
         )
+
+
+def with_proc() -> list[str]:
+    """bubblewrap's options for a `/proc` whose switches of the kernel cannot be written.
+
+    Its own covers leave out `sys`, whose files the host's root may write without any capability,
+    be it called so inside of a user namespace or not.
+    """
+    covered = [
+        path for name in KERNEL_SWITCHES if (path := f"/proc/{name}") and os.path.exists(path)
+    ]
+    return ["--proc", "/proc", *(word for path in covered for word in ("--ro-bind", path, path))]
 
 
 def command_line(
@@ -69,7 +82,7 @@ def command_line(
     ]
     if uid:
         bwrap += ["--uid", str(uid), "--gid", str(gid)]
-    bwrap += ["--bind", f"{mounts}/m", "/", "--dev", "/dev", "--proc", "/proc"]
+    bwrap += ["--bind", f"{mounts}/m", "/", "--dev", "/dev", *with_proc()]
     bwrap += ["--ro-bind", str(control), INSIDE, "--tmpfs", f"{INSIDE}/mounts", "--cap-drop", "ALL"]
     for name, value in variables.items():
         bwrap += ["--setenv", name, value]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contextrl.envs.base_image import AGENT_UID
-from contextrl.envs.bubblewrap import check_bubblewrap
+from contextrl.envs.bubblewrap import check_bubblewrap, with_proc
 from contextrl.envs.builder import BUILD_TIMEOUT_S, PATH, VENV, packed
 from contextrl.envs.errors import ImageError
 from contextrl.envs.leases import leased_folder, new_folder
@@ -97,11 +97,12 @@ class RootBuild:
         inside = ["bwrap", "--die-with-parent", "--new-session", "--clearenv"]
         for name in ("ipc", "pid", "net", "uts"):
             inside.append(f"--unshare-{name}")
-        inside += ["--bind", str(self._scratch / FILES), "/", "--dev", "/dev", "--proc", "/proc"]
+        inside += ["--bind", str(self._scratch / FILES), "/", "--dev", "/dev", *with_proc()]
         home = "/root" if user == "root" else f"/home/{user}"
         variables = {"PATH": PATH, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "HOME": home}
         for name, value in variables.items():
             inside += ["--setenv", name, value]
+        inside += ["--cap-drop", "ALL"]
         for capability in _CAPABILITIES:
             inside += ["--cap-add", f"CAP_{capability}"]
         if uid := _UIDS[user]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +82,16 @@ def _unpack(client: DockerClient, image: str, name: str, target: Path) -> None:
 
 
 def keep_root(scratch: Path, record: UnpackedRoot, target: Path) -> None:
-    """The folder `scratch`, which holds the files, is a root from now on."""
+    """The folder `scratch`, which holds the files, is a root from now on.
+
+    Its programs run with the rights of who starts them: in a sandbox nothing else would be granted,
+    and on the host a foreign image must not leave a way to become root.
+    """
+    for place, _, names in os.walk(scratch / FILES):
+        for name in names:
+            mode = os.lstat(path := os.path.join(place, name)).st_mode
+            if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+                os.chmod(path, stat.S_IMODE(mode) & 0o777)
     run = scratch / FILES / "run"
     if run.is_dir() and not run.is_symlink():  # made once, so that no start has to
         (run / Path(INSIDE).name).mkdir(exist_ok=True)

@@ -207,6 +207,8 @@ def test_without_an_engine_the_same_tasks_come_out_and_can_be_graded(
             assert sandbox.exec("id -un; git status --short", timeout_s=20).output == "agent\n"
             assert sandbox.exec("touch /opt/venv/x", timeout_s=20).exit_code != 0
     assert not list(roots.glob(".unpacking-*"))
+    programs = [path for path in roots.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not [path for path in programs if path.stat().st_mode & 0o6000], "a way to become root"
 
 
 def check_bubblewrap_or_skip() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from contextrl.envs.leases import new_folder, remove_stale_folders
 from contextrl.envs.namespace import CONTROL_PREFIX, NamespaceProvider
 from contextrl.envs.start_layers import StartLayers
 from contextrl.envs.types import ExecResult, Limit
+from contextrl.envs.unpacked import read_root, root_folder
 
 
 @pytest.fixture
@@ -58,6 +60,31 @@ def test_nothing_is_granted_and_nothing_of_the_host_is_there(sandbox, tmp_path):
     assert run(sandbox, "mount -t tmpfs x /tmp").exit_code != 0
     for address in ("1.1.1.1/53", "172.17.0.1/22", "127.0.0.1/22"):
         assert run(sandbox, f"echo x > /dev/tcp/{address}", 5).exit_code != 0
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(os.geteuid() != 0, reason="the danger is the host's root")
+def test_an_image_that_runs_as_root_cannot_reach_the_kernels_switches(namespace_provider, task):
+    roots = namespace_provider._roots
+    files, root = read_root(roots, task.image)
+    folder = root_folder(roots, "contextrl-test-as-root:1")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    subprocess.run(["cp", "-a", "--reflink=auto", files, folder / "files"], check=True)
+    subprocess.run(["chown", "-R", "0:0", folder / "files/testbed"], check=True)
+    record = root.model_copy(update={"uid": 0, "gid": 0})
+    (folder / "root.json").write_text(record.model_dump_json())
+    try:
+        with namespace_provider.start(
+            task.model_copy(update={"image": "contextrl-test-as-root:1"})
+        ) as sandbox:
+            assert run(sandbox, "id -u").output == "0\n"
+            for switch in ("kernel/core_pattern", "kernel/hostname", "vm/swappiness"):
+                same = f"cat /proc/sys/{switch} > /tmp/was; cat /tmp/was > /proc/sys/{switch}"
+                assert "Read-only file system" in run(sandbox, same).output
+            assert run(sandbox, "mount -t tmpfs x /mnt; mknod /tmp/disk b 8 0").exit_code != 0
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.docker
