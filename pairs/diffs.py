@@ -92,7 +92,7 @@ def parse(patch: str) -> PatchSet:
     return files
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def patch_lines(patch: str) -> PatchLines:
     """Removed, added and context lines of the whole patch. Raises `PatchError`."""
     removed, added, context = [], [], []

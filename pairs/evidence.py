@@ -13,10 +13,16 @@ from contextrl.agents.types import Message, Trajectory
 from contextrl.envs.types import Task
 from contextrl.pairs.diffs import Region, patch_lines
 from contextrl.pairs.masking import Fingerprint, MaskedRun, fingerprint, leaked_line, mask_run
-from contextrl.pairs.normal import NormalText, is_distinctive, normal, shown_lines
+from contextrl.pairs.normal import (
+    REMEMBERED,
+    NormalText,
+    is_distinctive,
+    normal,
+    shown_lines,
+)
 from contextrl.pairs.types import Instance, Provenance, TrajectoryContext, TrajectoryPair
 
-_form = lru_cache(maxsize=65536)(normal)
+_form = lru_cache(maxsize=REMEMBERED)(normal)
 
 QUESTION = "Which of the two runs led to this patch?"
 

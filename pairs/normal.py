@@ -20,6 +20,8 @@ MAX_LINE = 240
 
 MAX_REMEMBERED = 300
 """Characters of a line whose form is kept: runs show the same lines again and again."""
+REMEMBERED = 1 << 13
+"""Lines whose forms are kept: of the functions at hand. More would grow with the corpus."""
 
 Span = tuple[int, int]
 """Half-open range of characters."""
@@ -34,7 +36,7 @@ def normal(line: str) -> str:
     return _short(line) if len(line) <= MAX_REMEMBERED else _IGNORED.sub("", line)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=REMEMBERED)
 def _short(line: str) -> str:
     return _IGNORED.sub("", line)
 
@@ -47,7 +49,7 @@ def line_forms(line: str) -> tuple[str, str]:
     return form, _VIEW_PREFIX.sub("", form, count=1)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=REMEMBERED)
 def _short_forms(line: str) -> tuple[str, str]:
     form = _IGNORED.sub("", line)
     return form, _VIEW_PREFIX.sub("", form, count=1)

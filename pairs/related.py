@@ -57,7 +57,7 @@ class RelatedBounds:
             raise ValueError(f"max_change_overlap must be in (0, 1], got {self.max_change_overlap}")
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def issue_words(text: str) -> frozenset[str]:
     found = (word.lower() for word in _WORD.findall(text[:MAX_ISSUE_CHARS]))
     return frozenset(word for word in found if len(word) > 2 and word not in _STOP)
