@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,12 @@ from contextrl.envs.images import build_repo_image
 from contextrl.envs.namespace import NamespaceProvider
 from contextrl.envs.types import Task, TaskSource
 from contextrl.envs.unpacked import unpack
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that:
+# tests of Ctrl-C would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A package with one bug to inject, and test ids of every awkward shape.
 TINY_FILES = {
