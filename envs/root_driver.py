@@ -60,14 +60,15 @@ def root_driver(roots: Path) -> StartDriver:
                 first_process=f"cd /tmp; {variables} {driver}",
                 group=group,
             )
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=(control / "errors").open("wb"),
-                start_new_session=True,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            )
+            with (control / "errors").open("wb") as errors:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    start_new_session=True,
+                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                )
             try:
                 yield _ProcessDriver(process, control / "errors")
             finally:

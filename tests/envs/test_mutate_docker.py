@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import tarfile
 from itertools import pairwise
 
 import pytest
 
-from contextrl.envs.bubblewrap import check_bubblewrap
 from contextrl.envs.cleanup import LABEL_RUN
-from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.mutate import PackagePlace, build_package_tasks, find_package_tasks
 from contextrl.envs.namespace import NamespaceProvider
@@ -186,10 +183,9 @@ def test_the_fix_resolves_a_task_and_nothing_does_not(built, docker_provider):
 
 @pytest.mark.slow
 def test_without_an_engine_the_same_tasks_come_out_and_can_be_graded(
-    built, docker_client, base_image, tmp_path_factory
+    built, docker_client, base_image, bubblewrap, tmp_path_factory
 ):
     """The engine only lends the base, which takes a minute to make of Debian's packages."""
-    check_bubblewrap_or_skip()
     downloads, spec, with_engine = built
     out = tmp_path_factory.mktemp("tasks")
     shutil.copytree(downloads / "sdists", out / "sdists")
@@ -209,12 +205,3 @@ def test_without_an_engine_the_same_tasks_come_out_and_can_be_graded(
     assert not list(roots.glob(".unpacking-*"))
     programs = [path for path in roots.rglob("*") if path.is_file() and not path.is_symlink()]
     assert not [path for path in programs if path.stat().st_mode & 0o6000], "a way to become root"
-
-
-def check_bubblewrap_or_skip() -> None:
-    try:
-        check_bubblewrap()
-    except EngineUnavailableError as error:
-        if os.environ.get("CONTEXTRL_REQUIRE_BUBBLEWRAP") == "1":
-            pytest.fail(f"CONTEXTRL_REQUIRE_BUBBLEWRAP=1, but {error}")
-        pytest.skip(str(error))
