@@ -1,4 +1,6 @@
-"""The second job: scenes -> policy -> data -> training -> report. `run_vl_contextrl.sh` calls it.
+"""The second job, called by `run_vl_contextrl.sh`.
+
+scenes -> policy -> open -> data -> training -> report.
 
 The same stages, trainer, loss, sampler and probe as the main job; only what is asked differs.
 """
@@ -26,6 +28,7 @@ from contextrl.scripts.run_folder import (
 )
 from contextrl.scripts.stages import Cache, Stages
 from contextrl.scripts.vl_data import TRAIN, Asked, absolute, choose_rows, write_rows
+from contextrl.scripts.vl_open import choose_open_questions
 from contextrl.scripts.vl_policy import measured_line, warm_vl_policy
 from contextrl.scripts.vl_scenes import known_and_unseen, prepare_scenes
 from contextrl.verl_ext.compose import CONFIG_DIR, compose
@@ -70,7 +73,7 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
     ca, vl = CAConfig.from_mapping(config.ca), job.vl
     train_file, validate = vl.train, dict(vl.validate)
     pairs, held_out = ca.pairs and absolute(ca.pairs), ca.held_out and absolute(ca.held_out)
-    drawn = None
+    drawn = chosen = None
     if train_file is None:
         with stages.stage("scenes", "questions and pairs drawn by program"):
             drawn, cached = prepare_scenes(vl.scenes, cache, stages.progress)
@@ -87,6 +90,9 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
             model, cached = warm_vl_policy(vl, ca, drawn, cache, stages.progress)
             stages.say(f"{model}{' (cached)' if cached else ''}")
             stages.say(measured_line(model))
+        with stages.stage("open", "questions that the policy answers right now and then"):
+            chosen = choose_open_questions(vl, ca, drawn, model, cache, stages.progress)
+            stages.say(f"{chosen.open_frac:.0%} of {vl.scenes.n_train} candidates are open")
         with open_dict(config):
             config.actor_rollout_ref.model.path = str(model)
     with open_dict(config):
@@ -100,6 +106,8 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
         config.trainer.experiment_name = run_dir.name
     with stages.stage("data", "rows, checked against the model"):
         asked, measured = choose_rows(train_file, validate, vl.validate_limit)
+        if chosen is not None:
+            asked = Asked(asked.source, chosen.numbers)
         check_and_write(config, run_dir, job, asked, measured, stages)
     OmegaConf.resolve(config)
     save_whole(config, run_dir / CONFIG)

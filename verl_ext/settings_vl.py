@@ -34,7 +34,7 @@ class TinyVLConfig:
 class ScenesConfig:
     """Questions and pairs drawn by program. Unused when `job.vl.train` names rows."""
 
-    families: str = "colors,dice,arrows"
+    families: str = "colors,dice,patterns"
     """Of `contextrl.pairs.scenes`, by name and comma: warm-up, training, held-out images."""
     held_out_families: str = "grid,pie"
     """Only measured on: no image of theirs is trained on."""
@@ -43,11 +43,13 @@ class ScenesConfig:
     difficulty: float = 0.0
     n_warmup: int = 6000
     """Pairs of images that the warm-up asks about; no other stage sees them."""
-    n_train: int = 512
-    """Questions that RL trains on."""
+    n_train: int = 2304
+    """Questions that RL may ask."""
+    n_asked: int = 768
+    """Of them: those that it asks, most of them such that the policy answers right now and then."""
     n_pairs: int = 1500
     """Contrastive pairs of the CA loss."""
-    n_validate: int = 120
+    n_validate: int = 180
     """Questions per split, before and after."""
     n_probe: int = 300
     """Pairs that the probe asks about, before and after, spread over all families."""
@@ -58,12 +60,13 @@ class ScenesConfig:
 class VLWarmupConfig:
     """SFT of the tiny model on one-image and two-image questions."""
 
-    steps: int = 600
+    steps: int = 640
+    one_image_steps: int = 260
+    """The first of them: with one image only."""
     batch_size: int = 40
     learning_rate: float = 2e-3
     two_image_frac: float = 0.85
-    """Of the examples in the second half of the steps: about each of two images shown as the pairs
-    show them. The first half begins with fewer."""
+    """Of the examples in the later steps: about each of two images shown as the pairs show them."""
     seed: int = 0
 
 

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from contextrl.verl_ext.settings_vl import TinyVL, TinyVLConfig
-from contextrl.verl_ext.tiny import END, PAD, train_tokenizer
+from contextrl.verl_ext.tiny import END, PAD, match_like_tokens, train_tokenizer
 
 MERGE = 2
 """Patches per side of one image token."""
@@ -134,9 +134,8 @@ def build_model(config: TinyVLConfig, tokenizer: PreTrainedTokenizerFast) -> Any
         model = Qwen3VLForConditionalGeneration(
             Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **ids)
         )
-    with torch.no_grad():  # like tokens attend to each other from the start: half of a lookup
-        for layer in model.model.language_model.layers:
-            layer.self_attn.k_proj.load_state_dict(layer.self_attn.q_proj.state_dict())
+    for layer in model.model.language_model.layers:
+        match_like_tokens(layer.self_attn)
     model.generation_config = GenerationConfig(eos_token_id=end_id, pad_token_id=pad_id)
     return model
 

@@ -1,8 +1,8 @@
 """Warm-up of a tiny vision model: SFT on questions about one image, and about each of two.
 
 The second kind ties a letter to the image shown under it, which is what choosing between two images
-takes; which image supports an answer is left to the CA loss. It begins with few of them, since a
-model that does not see yet learns nothing from two images that it does not learn from one.
+takes; which image supports an answer is left to the CA loss. Two images come once one is seen: a
+model that does not see yet learns nothing from two that it does not learn from one, and slower.
 
 Shape letters: B examples, T tokens, H hidden size, V vocabulary, N tokens of the replies.
 """
@@ -29,8 +29,6 @@ from contextrl.verl_ext.vision import extended
 MUON_LR, WEIGHT_DECAY = 0.02, 0.01
 RAMP = 30
 """Steps until the learning rate is reached."""
-FIRST_TWO_IMAGE_FRAC, RISE_FRAC = 0.2, 0.5
-"""The share of examples with two images rises from the first, over this share of the steps."""
 
 Progress = Callable[[str, int], None]
 
@@ -95,10 +93,7 @@ def warm_up(
         for optimizer, rate in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * _schedule(step, config.steps)
-        risen = min(1.0, step / (RISE_FRAC * config.steps))
-        two_image_frac = FIRST_TWO_IMAGE_FRAC + risen * (
-            config.two_image_frac - FIRST_TWO_IMAGE_FRAC
-        )
+        two_image_frac = config.two_image_frac if step > config.one_image_steps else 0.0
         examples = [
             _example(draw(rng), rng, two_image_frac, format_prompt)
             for _ in range(config.batch_size)
@@ -128,6 +123,14 @@ def share_right(model: Any, tokenizer: Any, examples: Sequence[Example]) -> floa
     logits_N_V, said_N, row_N = _said(model, tokenizer, examples)
     wrong_N = logits_N_V.argmax(dim=-1) != said_N
     return 1 - len(row_N[wrong_N].unique()) / len(examples)
+
+
+@torch.no_grad()
+def chances_of_replies(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[float]:
+    """Of each example: how likely its replies are, word for word, when sampled at temperature 1."""
+    logits_N_V, said_N, row_N = _said(model, tokenizer, examples)
+    logprob_N = -torch.nn.functional.cross_entropy(logits_N_V, said_N, reduction="none")
+    return torch.zeros(len(examples)).index_add(0, row_N, logprob_N).exp().tolist()
 
 
 def _said(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:

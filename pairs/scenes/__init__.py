@@ -8,7 +8,16 @@ from random import Random
 from PIL import ImageChops
 
 from contextrl.pairs.errors import PairsError
-from contextrl.pairs.scenes import charts, figures, geometry, meters, plots, puzzles, tables
+from contextrl.pairs.scenes import (
+    charts,
+    figures,
+    geometry,
+    meters,
+    plots,
+    puzzles,
+    tables,
+    textures,
+)
 from contextrl.pairs.scenes.canvas import Canvas, paper
 from contextrl.pairs.scenes.types import Family, Level, ScenePair
 from contextrl.pairs.types import Box
@@ -21,7 +30,7 @@ PATCH = 28
 """Sides are multiples of it: the pixels of one image token of the Qwen-VL models."""
 LARGEST_SIDE = 448
 
-_MODULES = (charts, plots, geometry, tables, meters, figures, puzzles)
+_MODULES = (charts, plots, geometry, tables, meters, figures, puzzles, textures)
 FAMILIES: Mapping[str, Family] = {
     family.name: family for module in _MODULES for family in module.FAMILIES
 }

@@ -21,7 +21,10 @@ from contextrl.envs.errors import SandboxError
 
 
 class Engine:
-    """A dockerd apart from the machine's: its own folders, socket and no network."""
+    """A dockerd apart from the machine's: its own folders, socket and network namespace.
+
+    Without the last, `--bridge=none` would take the bridge away from the machine's own engine.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -29,7 +32,8 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = ["dockerd", f"--host={self.host}", f"--data-root={self.folder}/data"]
+        command = ["unshare", "--net", "dockerd"]  # becomes dockerd, so ending it ends that
+        command += [f"--host={self.host}", f"--data-root={self.folder}/data"]
         command += [f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
         command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
         with (self.folder / "log").open("ab") as log:

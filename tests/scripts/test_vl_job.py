@@ -15,6 +15,7 @@ from contextrl.scripts import vl_report
 from contextrl.scripts.job_train import MetricsLine
 from contextrl.scripts.stages import Cache
 from contextrl.scripts.vl_data import HELD_OUT, choose_rows, write_rows
+from contextrl.scripts.vl_open import open_first
 from contextrl.scripts.vl_scenes import family_of, prepare_scenes
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings_vl import ScenesConfig, VLConfig
@@ -87,6 +88,14 @@ def test_a_share_of_released_rows_is_held_out_and_pairs_are_not_asked(drawn):
     assert (len(asked.numbers), len(held_out.numbers)) == (16, 4)
     assert set(asked.numbers).isdisjoint(held_out.numbers)
     assert choose_rows(str(drawn.train), {}, limit=4) == (asked, measured)
+
+
+def test_three_quarters_of_what_is_asked_are_open_while_there_are_such():
+    chances = [0.99, 0.5, 0.01, 0.6, 0.999, 0.4, 0.98, 0.7]
+    assert open_first(chances, 4) == (0, 1, 3, 5)
+    assert open_first(chances, 8) == tuple(range(8))
+    assert open_first([0.99] * 6, 4) == (0, 1, 2, 3)
+    assert open_first([0.5] * 6, 4) == (0, 1, 2, 3)
 
 
 def test_rows_that_the_model_cannot_take_are_left_out_by_their_id(tmp_path, random_vl, caplog):

@@ -1,6 +1,7 @@
 """The warm-up of the tiny vision model: what it is asked, what it learns from."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -9,7 +10,14 @@ from transformers import AutoModelForImageTextToText
 from contextrl.pairs.scenes import draw_pair
 from contextrl.verl_ext.settings_vl import VLWarmupConfig
 from contextrl.verl_ext.vision_tokenizer import QwenVisionTokenizer
-from contextrl.verl_ext.warmup_vl import one_image, sft_loss, share_right, two_images, warm_up
+from contextrl.verl_ext.warmup_vl import (
+    chances_of_replies,
+    one_image,
+    sft_loss,
+    share_right,
+    two_images,
+    warm_up,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,13 @@ def test_the_loss_is_that_of_the_replies_and_falls(scene, random_qwen25_vl, toke
     before = float(sft_loss(model, tokenizer, examples).detach())
     assert before == pytest.approx(both, rel=1e-4)
 
-    config = dataclasses.replace(VLWarmupConfig(), steps=120, batch_size=2)
+    config = dataclasses.replace(VLWarmupConfig(), steps=120, one_image_steps=20, batch_size=2)
     warm_up(model, tokenizer, lambda rng: scene, config, format_prompt="?")
     assert float(sft_loss(model, tokenizer, examples).detach()) < before / 2
+
+    # The loss is the mean of -log p over a reply's tokens.
+    chances = chances_of_replies(model, tokenizer, examples)
+    for chance, example, count in zip(chances, examples, counts, strict=True):
+        loss = float(sft_loss(model, tokenizer, [example]).detach())
+        assert 0 < chance < 1
+        assert math.log(chance) == pytest.approx(-loss * count, rel=1e-3)
