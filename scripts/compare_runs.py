@@ -18,6 +18,8 @@ from contextrl.scripts.report_parts import SUMMARY, ProbeChange
 from contextrl.scripts.vl_report import VLSummary
 
 PAIRS = "held-out pairs"
+DASHES = ("-", "--", ":")
+"""Of what the probe asked about, in order of its names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    probed = sorted({name for group in groups for run in group.runs for name in run.selection})
     for number, group in enumerate(groups):
         for first, run in zip([True, *[False] * len(group.runs)], group.runs, strict=False):
             style: dict[str, Any] = {"color": f"C{number}", "alpha": 0.8, "linewidth": 1.4}
@@ -142,7 +145,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
             steps = range(1, len(run.train_reward) + 1)
             left.plot(steps, run.train_reward, **style)
             for name, change in run.selection.items():
-                dashed = "-" if name == next(iter(run.selection)) else "--"
+                dashed = DASHES[probed.index(name) % len(DASHES)]
                 ends = [0, len(run.train_reward)]
                 means = [change.before.mean, change.after.mean]
                 errors = [
@@ -155,8 +158,9 @@ def draw(groups: Sequence[Group], path: Path) -> None:
                 right.errorbar(ends, means, errors, fmt=f"o{dashed}", capsize=3, **style)
                 style.pop("label", None)
     left.set(title="Reward of each step's rollouts", ylim=(0, 1))
-    names = {name for group in groups for run in group.runs for name in run.selection}
-    right.set(title=f"Selection, both orders: {' (-), '.join(sorted(names))}", ylim=(0, 1))
+    right.set(title="Selection, both orders", ylim=(0, 1))
+    for name, dashed in zip(probed if len(probed) > 1 else (), DASHES, strict=False):
+        right.plot([], [], dashed, color="0.3", label=name.replace("_", " "))
     right.axhline(0.5, color="0.6", linewidth=1, linestyle=":")
     for axes in (left, right):
         axes.set_xlabel("training step")

@@ -136,7 +136,7 @@ def plot(summary: VLSummary, metrics: Sequence[MetricsLine], path: Path) -> None
             curve(left, validate, key, key.split("/")[1].replace("_", " "), marker="o")
     left.set(title="Questions: share answered right", ylim=(0, 1))
     curve(right, train, "ca/accuracy", "training pairs", marker=".")
-    for number, (name, probe) in enumerate(summary.probe.items()):
+    for number, (name, probe) in enumerate(sorted(summary.probe.items())):
         steps = [line.step for line in validate]
         if steps:
             right.plot(
