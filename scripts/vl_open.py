@@ -2,8 +2,8 @@
 
 GRPO learns nothing from a group of replies that are all right, nor from one whose replies are all
 wrong. A warmed-up tiny policy gives its answer in one form, so the chance of the right one takes
-one forward pass. Most of what is asked are questions in between. The others
-are taken as they come: their groups begin to teach once what they ask for is being unlearned.
+one forward pass. Most of what is asked are questions in between. The others are taken as they come:
+their groups begin to teach once what they ask for is being unlearned.
 """
 
 from __future__ import annotations
