@@ -146,6 +146,10 @@ def test_a_running_episode_is_watched_to_its_end(stage, tmp_path):
 
 def test_an_episode_that_is_given_up_says_so_and_keeps_what_was_seen(stage, tmp_path):
     index = TrajectoryIndex(tmp_path / "run")
+    deadline = time.monotonic() + 120
+    while index.current("toy__add-1/rollout-0/0") is None:  # else there is nothing to open yet
+        assert time.monotonic() < deadline, "the episode did not begin in time"
+        time.sleep(0.02)
     app = ReplayApp(index, trajectory_id="toy__add-1/rollout-0/0")
 
     async def script(pilot: Any) -> None:
