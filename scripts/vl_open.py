@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contextrl.pairs.images import open_image
-from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
+from contextrl.scripts.stages import Cache, file_digest, source_digest
 from contextrl.scripts.vl_scenes import Scenes
 from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.settings_vl import VLConfig
@@ -42,7 +42,7 @@ def choose_open_questions(
 ) -> Chosen:
     """`scenes.n_asked` of the questions in `drawn.train`."""
     inputs = {
-        "model": digest({"model": file_digest(model)}),
+        "model": file_digest(model),
         "candidates": file_digest(drawn.train),
         "n_asked": vl.scenes.n_asked,
         "format": vl.format_prompt,
