@@ -9,7 +9,8 @@ LETTERS = "A-J"
 _FILLER = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|the|my|our|this|final|correct|best|right|closest|answer|"
     r"option|choice|letter|point|figure|image|picture|graph|diagram|panel|statement|label|is|it|"
-    r"it's|would be|must be|should be|i choose|i pick|i select|choose|select)\b|[:=,*-])\s*",
+    r"it's|would be|must be|should be|i choose|i pick|i select|choose|select|i think|i believe|"
+    r"i guess|i would say|i'd say|yes(?=\s*,))\b|[:=,*-])\s*",
     re.IGNORECASE,
 )
 _OPTION = re.compile(
@@ -18,12 +19,17 @@ _OPTION = re.compile(
 )
 # What may follow the letter: its text, or a reason.
 _AFTER = re.compile(
-    r"\s*[.:,;]\s*(?P<text>.*)|\s+[-\u2013\u2014]\s*(?P<dashed>.*)|"
-    r"\s+(?:because|since|as|for)\b.*|\s*\n.*|\s*",
+    r"\s*[.:,;]\s*(?P<text>.*)|\s+[-\u2013\u2014](?!>)\s*(?P<dashed>.*)|"
+    r"\s+(?:because|since|as|for)\b.*|\s*\n(?P<below>.*)|\s+\((?P<beside>[^()]*)\)\s*|"
+    r"\s+(?:is|would be|must be|should be)\s+(?:the\s+)?(?:correct|right|best|true|closest)"
+    r"(?:\s+(?:one|answer|option|choice))?\s*(?:[.!,]|$|\b(?:because|since|as)\b).*|\s*",
     re.DOTALL | re.IGNORECASE,
 )
+# `E - mgh` is a formula, not option E.
+_SAYS_WHAT = re.compile(r"\d\s+[A-Za-z%]|(?<![A-Za-z])(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3}")
 _ANOTHER = re.compile(
-    rf"(?:and|or|&|/)?\s*[(\[]?[{LETTERS}](?:[)\]]|\s*$|\s*[,;.]\s|\s+(?:and|or)\b)", re.IGNORECASE
+    rf"(?:and|or|not|&|/)?\s*[(\[]?(?:[{LETTERS}]|[IVX]{{1,4}})(?:[)\]]|\s*$|\s*[,;.]\s|\s+(?:and|or)\b)",
+    re.IGNORECASE,
 )
 _SEPARATOR = r"\s*(?:,\s*and\b|,|;|\band\b|&|\s)\s*"
 _SEVERAL = re.compile(rf"[{LETTERS}](?:{_SEPARATOR}[{LETTERS}])+")
@@ -53,8 +59,10 @@ def option(text: str) -> Option | None:
     followed = _AFTER.fullmatch(after)
     if followed is None:
         return None
-    beside = (followed["text"] or followed["dashed"] or "").strip()
-    if _ANOTHER.match(beside):
+    if followed["dashed"] and not _SAYS_WHAT.search(followed["dashed"]):
+        return None
+    beside = (followed["text"] or followed["dashed"] or followed["beside"] or "").strip()
+    if _ANOTHER.match(beside) or _ANOTHER.match((followed["below"] or "").strip()):
         return None
     if found["letter"].islower() and after.strip() and not (found["closed"] or after[0] in ".:"):
         return None

@@ -19,18 +19,41 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 POWER_OF_TEN = re.compile(
-    r"(?<=[\d.])\s*(?:\\times|\\cdot|[x*\u00d7\u00b7])\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))"
+    r"(?P<times>(?<=[\d.])\s*(?:\\times|\\cdot|[x*\u00d7\u00b7])\s*|(?<![\w.)}^]))10"
+    r"\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))"
 )
 FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 LEAD = re.compile(
-    r"^[^=<>\d]{1,60}?(?:\bis\b|\bare\b|\bequals?\b|=|:|\\approx|\u2248)\s*(?=[-+.\d\\$\u20ac\u00a3~])",
+    r"^(?!-)[^=<>\d]{1,60}?(?:\bis\b|\bare\b|\bequals?\b|(?<!!)=|:|\\approx|\u2248)\s*(?=[-+.\d\\$\u20ac\u00a3~])",
     re.IGNORECASE,
 )
 ABOUT = re.compile(
     r"^(?:about|around|approximately|approx\.?|roughly|nearly|almost|circa|=|~|\\approx|\\sim|\u2248)\s*",
     re.IGNORECASE,
 )
-MULTIPLES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+REPEATING = re.compile(
+    r"(?P<start>-?\d{0,12}\.\d{0,12}?)(?:(?P<seen>\d{1,12}?)(?P=seen)+(?:\.\.+|\s*\\[lc]?dots)"
+    r"|\\(?:overline|bar|dot)\s*\{?(?P<barred>\d{1,12})\}?)"
+)
+SHORT_MULTIPLE = re.compile(r"(.*\d)(k|K|M|B|bn)", re.DOTALL)
+SHORT_MULTIPLES = {
+    "k": "thousand",
+    "K": "thousand",
+    "M": "million",
+    "B": "billion",
+    "bn": "billion",
+}
+OTHER_VALUES = re.compile(r"\b(?:and|or|not|to|than|but|maybe|plus|minus|times)\b", re.IGNORECASE)
+"""Words that a unit has not: `5 or more` is not 5."""
+PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?(?:,\s*|\s+and\s+|\s*)")
+APPROXIMATELY = re.compile(r"\s*\((?:approx\.?|approximately|rounded)\)$", re.IGNORECASE)
+MULTIPLES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 _UP_TO_TWELVE = "zero one two three four five six seven eight nine ten eleven twelve"
 _TEENS = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -49,10 +72,24 @@ class Quantity:
     """What the last decimal stands for, 0.01 in 3.14; None for integers and fractions."""
 
 
+def readings(text: str) -> tuple[Quantity, ...]:
+    """What `text` may mean: `5M` is five million or of a unit, `300K` a temperature or not."""
+    short = SHORT_MULTIPLE.fullmatch(text.strip())
+    found = quantity(text), quantity(f"{short[1]} {SHORT_MULTIPLES[short[2]]}") if short else None
+    return tuple(each for each in found if each is not None)
+
+
 def quantity(text: str) -> Quantity | None:
-    """A number with an optional unit, and nothing else; None for anything more."""
-    text = ABOUT.sub("", LEAD.sub("", text.strip())).strip()
-    text = POWER_OF_TEN.sub(lambda found: f"e{found[1] or found[2]}", text)
+    """A number with an optional unit, and nothing else; None for anything more.
+
+    `2 h 30 min` is one number, too.
+    """
+    text = ABOUT.sub("", LEAD.sub("", APPROXIMATELY.sub("", text.strip()))).strip()
+    return _repeating(text) or _single(text) or _compound(text)
+
+
+def _single(text: str) -> Quantity | None:
+    text = POWER_OF_TEN.sub(_exponent, text)
     text = FRACTION.sub(r"\1/\2", re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text))
     match = NUMBER.match(text)
     if match is None:
@@ -119,6 +156,7 @@ def _with_unit(
     if (
         len(rest) > 40
         or len(rest.split()) > 4
+        or OTHER_VALUES.search(rest)
         or not re.match(r"[^\W\d_]|[$\u20ac\u00a3\u00a5\u00b0%/\\]", rest)
     ):
         return None
@@ -127,9 +165,47 @@ def _with_unit(
         return None
     symbol = re.match(r"[^\W\d_]+|.", rest)
     assert symbol is not None
-    if not unit.known and (not spaced or (len(symbol[0]) == 1 and symbol[0] not in LETTER_UNITS)):
+    decade = rest == "s" and value.denominator == 1 and 1000 < value < 2100 and value % 10 == 0
+    # 4M may be four times a mass, and 1990s are not seconds.
+    if not spaced and (not unit.known or rest == "M" or decade):
+        return None
+    if not unit.known and len(symbol[0]) == 1 and symbol[0] not in LETTER_UNITS:
         return None
     return Quantity(value, unit, last_place)
+
+
+def _exponent(found: re.Match[str]) -> str:
+    return f"{'' if found['times'] else '1'}e{found[2] or found[3]}"
+
+
+def _repeating(text: str) -> Quantity | None:
+    """`0.333...`, which is a third."""
+    found = REPEATING.fullmatch(text)
+    if found is None:
+        return None
+    start, again = found["start"], found["seen"] or found["barred"]
+    decimals = len(start.partition(".")[2])
+    tail = Fraction(int(again), (10 ** len(again) - 1) * 10**decimals)
+    value = Fraction(f"{start.lstrip('-')}0" if start[-1] == "." else start.lstrip("-")) + tail
+    return Quantity(-value if start[0] == "-" else value, None, None)
+
+
+def _compound(text: str) -> Quantity | None:
+    """`2 hours 30 minutes`: each unit smaller than the one before, and less than one of it."""
+    parts = PART.findall(text)
+    if len(parts) < 2 or PART.sub("", text):
+        return None
+    total, last = Fraction(0), None
+    for number, name in parts:
+        unit = read_unit(name)
+        if unit is None or not unit.known:
+            return None
+        size = Fraction(number) * unit.scale
+        if last is not None and (unit.powers != last.powers or size >= last.scale):
+            return None
+        total, last = total + size, unit
+    assert last is not None
+    return Quantity(total / last.scale, last, None)
 
 
 def _spelled(text: str) -> Quantity | None:
@@ -141,4 +217,6 @@ def _spelled(text: str) -> Quantity | None:
     second, _, further = rest.partition(" ")
     if value >= 20 and 0 < WORDS.get(second, 0) < 10:
         value, rest = value + WORDS[second], further
+    if rest.partition(" ")[0] in (*WORDS, "half", "dozen", "third", "quarter"):
+        return None
     return _with_unit(Fraction(value), None, "", f" {rest}")

@@ -10,14 +10,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from contextrl.verl_ext.answers import same_answer
+from contextrl.verl_ext.answers import LONGEST_ANSWER, same_answer
 
 FORMAT_WEIGHT = 0.1
 THINK_END = re.compile(r"<\s*/\s*think\s*>")
-ANSWER = re.compile(r"<\s*answer\s*>(.*?)<\s*/\s*answer\s*>", re.DOTALL)
-BOXED = "\\boxed"
-LONGEST_ANSWER = 1000
-"""Characters; nobody's answer is longer, and a longer one could be meant to hang a parser."""
+TAG = re.compile(r"<\s*answer\s*>")
+TAG_END = re.compile(r"<\s*/\s*answer\s*>")
+TOKEN = re.compile(
+    r"(?P<box>\\boxed\s*\{)|\\boxed\s+(?P<bare>[A-J]|-?\d+(?:\.\d+)?)(?!\w)|\\.|[{}]", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +42,39 @@ def score(reply: str, expected: str) -> Score:
 
 def given_answer(reply: str) -> str | None:
     """What stands in the last `<answer>` tags, else in the last `\\boxed`; None without either."""
-    tagged: list[str] = ANSWER.findall(reply)
-    found = tagged[-1] if tagged else last_boxed(reply)
-    if found is None or len(found) > LONGEST_ANSWER:
+    tagged = last_tagged(reply)
+    found = last_boxed(reply) if tagged is None else (last_boxed(tagged) or tagged)
+    return None if found is None or len(found) > LONGEST_ANSWER else found.strip()
+
+
+def last_tagged(text: str) -> str | None:
+    """What stands in the last answer tags that are closed; None without any."""
+    ends = list(TAG_END.finditer(text))
+    starts = list(TAG.finditer(text, 0, ends[-1].start())) if ends else []
+    if not starts:
         return None
-    inner = last_boxed(found)
-    return (found if inner is None else inner).strip()
+    start = starts[-1].end()
+    return text[start : next(end.start() for end in ends if end.start() >= start)]
 
 
 def last_boxed(text: str) -> str | None:
-    """The content of the last `\\boxed{...}`, braces within it matched; None without one."""
-    start = text.rfind(BOXED)
-    opening = text.find("{", start)
-    if start < 0 or text[start + len(BOXED) : opening].strip():
-        return None
-    depth = 0
-    for at in range(opening, len(text)):
-        depth += (text[at] == "{") - (text[at] == "}")
-        if depth == 0:
-            return text[opening + 1 : at]
-    return None
+    """The content of the last closed `\\boxed{...}` that has any, or the letter or number of a
+    later `\\boxed B`; None without either. One pass, however many braces a reply opens."""
+    opened: list[int | None] = []  # where the content of each open box begins; None for braces
+    last, found = -1, None
+    for token in TOKEN.finditer(text):
+        if token["bare"]:
+            last, found = token.start(), token["bare"]
+        elif token["box"]:
+            opened.append(token.end())
+        elif token[0] == "{":
+            opened.append(None)
+        elif token[0] == "}" and opened:
+            start = opened.pop()
+            content = text[start : token.start()] if start is not None else ""
+            if start is not None and start > last and content.strip():
+                last, found = start, content
+    return found
 
 
 def well_formed(reply: str) -> bool:
@@ -70,7 +84,7 @@ def well_formed(reply: str) -> bool:
     if not ends:
         return False
     after = reply[ends[0].end() :]
-    return ANSWER.search(after) is not None or last_boxed(after) is not None
+    return last_tagged(after) is not None or last_boxed(after) is not None
 
 
 def compute_score(

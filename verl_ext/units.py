@@ -55,6 +55,9 @@ _SCALED = {
     "eV": "1602176634/10000000000000000000000000000 kg m2 s-2",
     "cal calorie": "4184/1000 kg m2 s-2",
     "bar": "100000 kg m-1 s-2",
+    "Wh": "3600 kg m2 s-2",
+    "Nm": "1 kg m2 s-2",
+    "Ns": "1 kg m s-1",
 }
 _PLAIN = {
     "min minute": "60 s",
@@ -79,6 +82,11 @@ _PLAIN = {
     "\u20ac euro EUR": "1 EUR",
     "\u00a3 GBP": "1 GBP",
     "\u00a5 yen JPY": "1 JPY",
+    "M": "1000 mol m-3",
+    "mM": "1 mol m-3",
+    "oz ounce": "45359237/1600000000 kg",
+    "Kg": "1 kg",
+    "Km": "1000 m",
     "unit": "1",
 }
 
@@ -133,7 +141,9 @@ def read_unit(text: str) -> Unit | None:
 
 
 def _named(name: str) -> Unit:
-    for each in (name, name.lower(), name.rstrip(".")):
+    """Capitals count in symbols: Nm is no nm, and M is no metre. `Meters` and `CM` are forgiven."""
+    spelled = name.lower() if len(name) > 3 or (len(name) > 1 and name.isupper()) else name
+    for each in (name, spelled, name.rstrip(".")):
         if each in _TABLE:
             return _TABLE[each]
     return Unit(Fraction(1), ((name.lower().rstrip("s."), 1),), False)

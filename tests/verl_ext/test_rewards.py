@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contextrl.verl_ext.answers import same_answer
-from contextrl.verl_ext.math_grader import MathGrader
+from contextrl.verl_ext.math_grader import MathGrader, TooLongError
 from contextrl.verl_ext.rewards import compute_score, given_answer, score, well_formed
 
 FORMS = Path(__file__).with_name("answers.tsv")
@@ -115,6 +115,17 @@ def test_an_answer_may_be_more_exact_than_the_one_expected_but_not_less():
         ("it is 3", None),
         ("\\boxed{unclosed", None),
         ("\\boxed no brace", None),
+        ("<think>x</think>\\boxed{B} so \\boxed B", "B"),
+        ("so \\boxed B.", "B"),
+        ("\\boxed{A} or rather \\boxed 12", "12"),
+        ("\\boxed{A} or rather \\boxed Bar", "A"),
+        ("\\boxed{A} and \\boxed{cut off", "A"),
+        ("\\boxed{A}, to be put into \\boxed{}", "A"),
+        ("\\boxed{\\left\\{1, 2\\right.}", "\\left\\{1, 2\\right."),
+        ("<answer>1 <answer>2</answer>", "2"),
+        ("<answer>2</answer> done </answer>", "2"),
+        ("<answer>2</answer> or <answer>3", "2"),
+        ("<answer>" + "why " * 400 + "\\boxed{7}</answer>", "7"),
         ("<answer>" + "9" * 2000 + "</answer>", None),
     ],
 )
@@ -146,11 +157,66 @@ def test_accuracy_and_format_are_weighed_as_in_the_release():
     assert found == {"score": 1.0, "acc": 1.0, "format": 1.0}
 
 
+HOSTILE = [
+    "{" * 100_000,
+    "\\boxed{" * 15_000,
+    "\\boxed{" * 5_000 + "}" * 5_000,
+    "<answer>" * 12_000,
+    "</answer>" * 12_000,
+    "<answer>" + "<" + " " * 90_000 + "</answer>",
+    "<answer>" + "\\frac{" * 140 + "1" + "}{2}" * 140 + "</answer>",
+    "<answer>" + "(" * 480 + "1" + ")" * 480 + "</answer>",
+    "<answer>" + "((1,2)," * 130 + "3" + ")" * 130 + "</answer>",
+    "<answer>" + "9" * 999 + "</answer>",
+    "<answer>" + "1e999 " * 160 + "</answer>",
+    "<answer>" + "1 " * 499 + "</answer>",
+    "<answer>" + "a-" * 499 + "</answer>",
+    "<answer>" + "." * 999 + "</answer>",
+    "<answer>0." + "1" * 900 + "...</answer>",
+    "<answer>" + "so " * 330 + "</answer>",
+    "<answer>" + "1:" * 499 + "2</answer>",
+    "<answer>" + "-" * 999 + "</answer>",
+    "<answer>" + "$" * 999 + "</answer>",
+    "<answer>" + "**a" * 330 + "</answer>",
+    "<answer>" + "Na2" * 333 + "</answer>",
+    "<answer>" + "x" * 990 + "</answer>",
+    "<answer>\x00\ud800\u202e\u0301</answer>",
+    "<answer>1/0, 0/0</answer>",
+]
+
+
+@pytest.mark.parametrize("reply", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_reply_raises_or_hangs(reply):
+    for expected in ("B", "x+1", "\\sqrt{2}, \\sqrt{3}, \\sqrt{5}", "yes", "1:2:3", "0.25 m"):
+        began = time.process_time()
+        score(reply, expected)
+        assert time.process_time() - began < 1  # of our own; the library's child has its limit
+
+
+def test_the_first_item_without_an_end_decides_a_list(monkeypatch):
+    asked = []
+
+    def never_ends(given, expected):
+        asked.append(given)
+        raise TooLongError
+
+    monkeypatch.setattr("contextrl.verl_ext.symbolic.equal_expressions", never_ends)
+    assert not same_answer("9^{9^{9^9}}, 9^{9^9}, x+1", "\\sqrt{2}, \\sqrt{3}, \\sqrt{5}")
+    assert len(asked) == 1
+
+
+def test_an_answer_of_100_kB_is_wrong_at_once():
+    for text in ("{" * 100_000, "\\frac{1}{" * 12_000, "1, " * 33_000):
+        assert not same_answer(text, "1")
+        assert not same_answer("1", text)
+
+
 def test_a_computation_without_an_end_is_ended_and_the_next_one_answered():
     grader = MathGrader(patience_s=1)
     assert grader.equal("\\sqrt{4}", "2")
     began = time.monotonic()
-    assert not grader.equal("9^{9^{9^{9}}}", "2")
+    with pytest.raises(TooLongError):
+        grader.equal("9^{9^{9^{9}}}", "2")
     assert time.monotonic() - began < 20
     assert grader.equal("2x", "x+x")
     grader.close()
