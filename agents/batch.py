@@ -36,7 +36,7 @@ class EpisodeRequest:
 class BatchReport:
     requested: int = 0
     skipped: int = 0
-    """Already in the store."""
+    """Already in the store, and not excluded."""
     finished: int = 0
     crashed: list[str] = field(default_factory=list)
     """Ids of the episodes that met a bug. Not stored, so a resumed run plays them again."""
@@ -59,7 +59,9 @@ def run_batch(
     on_interrupt: Callable[[], None] | None = None,
     grace_s: float = 15.0,
 ) -> BatchReport:
-    """Every request that the store lacks is played and stored.
+    """Every request is played and stored, but for those whose episode the store has.
+
+    One that was excluded is played again: its infrastructure may be mended.
 
     On Ctrl-C no episode starts any more, `on_interrupt` is called (close the sandboxes there, so
     that running commands end), workers get `grace_s` to leave, and KeyboardInterrupt is raised
@@ -68,7 +70,7 @@ def run_batch(
     if workers < 1:
         raise ValueError(f"workers must be positive, got {workers}")
     wanted = list(requests)
-    todo = [request for request in wanted if request.trajectory_id not in store]
+    todo = [request for request in wanted if not store.is_settled(request.trajectory_id)]
     report = BatchReport(requested=len(wanted), skipped=len(wanted) - len(todo))
     if report.skipped:
         logger.info("%d of %d episodes are already stored", report.skipped, len(wanted))

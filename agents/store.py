@@ -2,12 +2,14 @@
 
 One line is one trajectory, written whole or not at all: a line that a kill tore is cut off the next
 time somebody appends, and passed over by readers. Any number of threads and processes may append.
+An episode may be played again: of two lines with one id the later one is the episode.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 TRAJECTORIES = "trajectories.jsonl"
 
+_EXCLUDED = frozenset(str(reason) for reason in StopReason if reason.excluded)
+
 
 class RunStore:
     """Append trajectories, and know which are there. Use as a context manager."""
@@ -40,7 +44,9 @@ class RunStore:
         self._fd = os.open(folder / TRAJECTORIES, flags, 0o644)
         with self._exclusive():
             self._cut_torn_line()
-        self._done = {line["trajectory_id"] for line in _lines(folder / TRAJECTORIES)}
+        self._excluded = {
+            line["trajectory_id"]: _is_excluded(line) for line in _lines(folder / TRAJECTORIES)
+        }
 
     @classmethod
     def open(
@@ -83,15 +89,24 @@ class RunStore:
             raise RunStoreError(f"run folder {folder}: cannot be written: {error}") from error
 
     def __contains__(self, trajectory_id: str) -> bool:
+        """An excluded episode is in here too, see `is_settled`."""
         with self._lock:
-            return trajectory_id in self._done
+            return trajectory_id in self._excluded
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._done)
+            return len(self._excluded)
+
+    def is_settled(self, trajectory_id: str) -> bool:
+        """Stored, and not excluded: whoever goes on with the run need not play it again."""
+        with self._lock:
+            return not self._excluded.get(trajectory_id, True)
 
     def append(self, trajectory: Trajectory) -> None:
-        """On disk when this returns. Raises `RunStoreError`, leaving no part of a line behind."""
+        """On disk when this returns, in the place of what was stored of this id.
+
+        Raises `RunStoreError`, leaving no part of a line behind.
+        """
         if trajectory.stop_reason is StopReason.UNFINISHED:
             raise ValueError(f"{trajectory.trajectory_id}: only what has ended is stored")
         # Not `model_dump_json`: it refuses the lone surrogates that a diff of latin-1 text holds.
@@ -108,7 +123,7 @@ class RunStore:
                 except BaseException:
                     os.ftruncate(self._fd, end)
                     raise
-                self._done.add(trajectory.trajectory_id)
+                self._excluded[trajectory.trajectory_id] = trajectory.excluded
         except OSError as error:
             raise RunStoreError(
                 f"run folder {self.folder}: {trajectory.trajectory_id} not stored: {error}"
@@ -125,8 +140,9 @@ class RunStore:
 
     def finish(self) -> Manifest:
         """State in the manifest that the run is complete, with its counts."""
-        reasons = Counter(line["stop_reason"] for line in _lines(self.folder / TRAJECTORIES))
-        self.manifest = self.manifest.completed(reasons)
+        lines = _lines(self.folder / TRAJECTORIES)
+        reasons = {line["trajectory_id"]: line["stop_reason"] for line in lines}
+        self.manifest = self.manifest.completed(Counter(reasons.values()))
         try:
             self.manifest.replace(self.folder)
         except OSError as error:
@@ -172,14 +188,28 @@ class RunStore:
 
 
 def read_trajectories(folder: Path) -> Iterator[Trajectory]:
-    """One at a time, in the order they ended. Raises `RunStoreError` at a line it cannot read."""
+    """One at a time, in the order they ended; of an episode played again, how it ended last.
+
+    Raises `RunStoreError` if there is a line it cannot read.
+    """
     read_manifest(folder)
     path = folder / TRAJECTORIES
-    for number, line in enumerate(_lines(path), start=1):
+    # Read twice, for only the end of the file tells which of two lines counts.
+    last = {line["trajectory_id"]: number for number, line in enumerate(_lines(path), start=1)}
+    numbers = set(last.values())
+    lines = itertools.islice(_lines(path), max(numbers, default=0))
+    for number, line in enumerate(lines, start=1):
+        if number not in numbers:
+            continue
         try:
             yield Trajectory.model_validate(line)
         except ValidationError as error:
             raise RunStoreError(f"{path}:{number}: not a trajectory: {brief(error)}") from error
+
+
+def _is_excluded(line: Mapping[str, Any]) -> bool:
+    """As `Trajectory.excluded`, of what was read from a file."""
+    return line["stop_reason"] in _EXCLUDED or bool(line.get("grading_error"))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -202,4 +232,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise RunStoreError(
                     f"{path}:{number}: expected schema {SCHEMA_VERSION}, found {version}"
                 )
+            for key in ("trajectory_id", "stop_reason"):
+                if not isinstance(content.get(key), str):
+                    raise RunStoreError(f"{path}:{number}: not a trajectory: it has no {key}")
             yield content

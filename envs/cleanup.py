@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -45,6 +46,12 @@ def labels(run_id: str, *, lease_s: float) -> dict[str, str]:
         LABEL_PID: owner_label(os.getpid()),
         LABEL_DEADLINE: str(int(time.time() + lease_s)),
     }
+
+
+def run_label(run_dir: Path) -> str:
+    """The run of a run folder: its name, and a digest of its place, for names repeat elsewhere."""
+    place = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:8]
+    return f"{run_dir.name}-{place}"
 
 
 def draft_label() -> str:

@@ -2,7 +2,7 @@
 
 A chat model that sees proposes one decisive change and the new answer, an image model makes it, the
 change must be local by measurement, and the chat model must find both answers true and the edit
-genuine. Every answer is kept by the digest of what was asked: a run that was killed pays for
+genuine. Every whole answer is kept by the digest of what was asked: a run that was killed pays for
 nothing twice. Each edit becomes two pairs, so that original and edit are right equally often.
 """
 
@@ -18,15 +18,17 @@ from enum import StrEnum
 from PIL import Image
 
 from contextrl.envs.types import Record
-from contextrl.pairs.edit_calls import EditCalls
-from contextrl.pairs.encode import IMAGE_MARK
-from contextrl.pairs.errors import EndpointBusyError, ImageError, PairFileError, SpentError
-from contextrl.pairs.images import ImageStore, open_image
-from contextrl.pairs.judge import JudgeVerdict
-from contextrl.pairs.locality import Locality, LocalityLimits, fault, measure
+from contextrl.pairs.canvas import Canvas, Size
+from contextrl.pairs.edit_calls import EditCalls, RowCalls
+from contextrl.pairs.edit_rows import EditRow, UnusableRow, edit_row
+from contextrl.pairs.errors import EndpointBusyError, RefusedError, SpentError
+from contextrl.pairs.images import ImageStore
+from contextrl.pairs.locality import Locality, LocalityLimits, fault, measure, stretch
 from contextrl.pairs.record_cache import key_of
 from contextrl.pairs.stages import StageCount
+from contextrl.pairs.store import Spent
 from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
+from contextrl.pairs.verdicts import JudgeVerdict
 from contextrl.pairs.vqa import VQARow
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ class EditSettings:
     source: str
     """Name of the data set, for the pairs' provenance."""
     limits: LocalityLimits = field(default_factory=LocalityLimits)
+    image_sizes: tuple[Size, ...] = ()
+    """That the image model draws in; none for a model that keeps the size it is shown."""
     concurrency: int = 4
 
 
@@ -63,6 +67,10 @@ class EditOutcome(Record):
     reason: str = ""
     change: str = ""
     locality: Locality | None = None
+    canvas: Canvas | None = None
+    """What the image was padded to before it was edited, and where its edit was cut out again."""
+    cost_usd: float = 0.0
+    """Of its replies, whenever they were paid; rows that ask the same share them."""
 
 
 class EditReport(Record):
@@ -72,7 +80,26 @@ class EditReport(Record):
     """Of every row that was asked to its end, in the order of the rows."""
     unasked: dict[str, int]
     """Why rows have no outcome, and how many: run again, nothing is paid twice."""
-    paid_usd: float
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Two images of the original's size, scaled alike, so that no reader can tell them by that."""
+
+    before: Image.Image
+    after: Image.Image
+    stretch: float
+    """How far the model's reply was from the shape that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How far a row came, and the edit of one that came to its end."""
+
+    outcome: EditOutcome
+    edit: Edit | None = None
+    answer: str = ""
 
 
 def edit_pairs(
@@ -87,136 +114,137 @@ def edit_pairs(
     """Two pairs for each row whose edit holds; their images are in the store.
 
     Raises:
-        JudgeError: an endpoint refuses, or has no price under a budget: nothing more is asked.
+        JudgeError: an endpoint refuses every question: nothing more is asked.
     """
-    makers = _Maker(calls, store, settings, same_answer)
+
+    def make(number: int) -> tuple[EditOutcome, tuple[ImagePair, ...]] | str:
+        """Why there is no outcome, as a text, when an endpoint or the budget failed."""
+        row = edit_row(rows, number, settings.image_sizes)
+        if isinstance(row, UnusableRow):
+            lost = EditOutcome(row_id=row.row_id, lost_at=EditStage.USABLE, reason=row.reason)
+            return lost, ()
+        try:
+            found = follow(row, calls.about(row), settings, same_answer)
+        except (EndpointBusyError, SpentError) as error:
+            return str(error)
+        return found.outcome, tuple(_pairs(row, found, store, settings.source))
+
     outcomes: list[EditOutcome] = []
     pairs: list[ImagePair] = []
     unasked: Counter[str] = Counter()
     pool = ThreadPoolExecutor(settings.concurrency)
     try:
-        numbers = range(len(rows))
-        for done, made in enumerate(pool.map(lambda at: makers.make(rows, at), numbers), start=1):
+        for done, made in enumerate(pool.map(make, range(len(rows))), start=1):
             if isinstance(made, str):
                 unasked[made] += 1
             else:
-                outcomes.append(made.outcome)
-                pairs += made.pairs
+                outcomes.append(made[0])
+                pairs += made[1]
             on_progress(done, len(rows))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    lost = Counter(each.lost_at for each in outcomes)
-    stages, count = [], len(outcomes)
-    for stage in EditStage:
-        kept = count - lost[stage]
-        stages.append(StageCount(name=stage, unit="rows", seen=count, kept=kept))
-        count = kept
-        logger.info("%s: kept %d/%d rows", stage, kept, stages[-1].seen)
     return EditReport(
         pairs=tuple(sorted(pairs, key=lambda pair: pair.pair_id)),
-        stages=tuple(stages),
+        stages=tuple(_stages(outcomes)),
         outcomes=tuple(outcomes),
         unasked=dict(unasked),
-        paid_usd=calls.ledger.paid_usd,
+        spent=calls.ledger.spent(),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    outcome: EditOutcome
-    pairs: tuple[ImagePair, ...] = ()
+def follow(
+    row: EditRow, calls: RowCalls, settings: EditSettings, same_answer: SameAnswer
+) -> Followed:
+    """The main flow: each step may end it. Writes nothing but what is paid for.
 
+    Raises:
+        EndpointBusyError, SpentError, NotAskedError: another run may come further.
+        JudgeError: the endpoint refuses every question.
+    """
+    change, locality = "", None
 
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    calls: EditCalls
-    store: ImageStore
-    settings: EditSettings
-    same_answer: SameAnswer
+    def lost(stage: EditStage, reason: str) -> Followed:
+        return Followed(outcome(stage, reason))
 
-    def make(self, rows: Sequence[VQARow], number: int) -> _Made | str:
-        """Why there is no outcome, as a text, when an endpoint or the budget failed."""
-        try:
-            row = rows[number]
-        except PairFileError as error:
-            return _lost(f"row {number}", EditStage.USABLE, str(error))
-        try:
-            return self._asked(row)
-        except (EndpointBusyError, SpentError) as error:
-            return str(error)
-
-    def _asked(self, row: VQARow) -> _Made:
-        """The main flow: each step may end it."""
-        question = row.problem.replace(IMAGE_MARK, " ").strip()
-        answer = row.answer.strip()
-        try:
-            if len(row.images) != 1 or not answer or not question:
-                return _lost(row.row_id, EditStage.USABLE, "not one image with an answer")
-            original = open_image(row.images[0], row_id=row.row_id)
-        except ImageError as error:
-            return _lost(row.row_id, EditStage.USABLE, str(error))
-
-        proposal = self.calls.propose(original, question, answer)
-        if not proposal.change:
-            return _lost(row.row_id, EditStage.PROPOSED, "no local change was proposed")
-        if self.same_answer(proposal.answer, answer) or self.same_answer(answer, proposal.answer):
-            return _lost(row.row_id, EditStage.NEW_ANSWER, proposal.answer, proposal.change)
-
-        try:
-            edited = open_image(self.calls.edit(original, proposal.change), row_id=row.row_id)
-        except ImageError as error:
-            return _lost(row.row_id, EditStage.EDITED, str(error), proposal.change)
-        locality = measure(original, edited)
-        why = fault(locality, self.settings.limits)
-        if why is not None:
-            return _lost(row.row_id, EditStage.LOCAL, why, proposal.change, locality)
-
-        # Of one size, so that no reader can tell the edit by that.
-        edited = edited.resize(original.size, Image.Resampling.LANCZOS)
-        verdict, reason = self.calls.verify(original, edited, question, answer, proposal.answer)
-        if verdict is not JudgeVerdict.VALID:
-            said = f"{verdict}: {reason}"
-            return _lost(row.row_id, EditStage.VALID, said, proposal.change, locality)
-        outcome = EditOutcome(
-            row_id=row.row_id, lost_at=None, change=proposal.change, locality=locality
+    def outcome(stage: EditStage | None, reason: str = "") -> EditOutcome:
+        return EditOutcome(
+            row_id=row.row_id,
+            lost_at=stage,
+            reason=reason,
+            change=change,
+            locality=locality,
+            canvas=row.canvas,
+            cost_usd=calls.cost_usd,
         )
-        # PNG for both: how a file was compressed must not tell the edit either.
-        sides = (
-            ImageContext(image=self.store.put_drawn(original), answer=answer, box=locality.box),
-            ImageContext(
-                image=self.store.put_drawn(edited), answer=proposal.answer, box=locality.box
+
+    stage = EditStage.PROPOSED
+    try:
+        proposal = calls.propose()
+        if not proposal.change:
+            return lost(stage, "no local change was proposed")
+        change, new = proposal.change, proposal.answer
+        if same_answer(new, row.answer) or same_answer(row.answer, new):
+            return lost(EditStage.NEW_ANSWER, new)
+
+        stage = EditStage.EDITED
+        edit = _in_place(row, calls.edit(change))
+        locality = measure(edit.before, edit.after, stretched=edit.stretch)
+        why = fault(locality, settings.limits)
+        if why is not None:
+            return lost(EditStage.LOCAL, why)
+
+        stage = EditStage.VALID
+        said = calls.verify(edit.before, edit.after, new)
+        if said.verdict is not JudgeVerdict.VALID:
+            return lost(stage, f"{said.verdict}: {said.reason}")
+    except RefusedError as error:
+        return lost(stage, str(error))
+    return Followed(outcome(None), edit, new)
+
+
+def _in_place(row: EditRow, drawn: Image.Image) -> Edit:
+    size, canvas = row.image.size, row.canvas
+    if canvas is None:
+        after = drawn.resize(size, Image.Resampling.LANCZOS)
+        return Edit(row.image, after, stretch(size, drawn.size))
+    # The original goes the same way: what scaling alone does to it is no edit.
+    before = canvas.cut_back(canvas.padded(row.image), size)
+    after = canvas.cut_back(drawn, size)
+    return Edit(before, after, stretch((canvas.width, canvas.height), drawn.size))
+
+
+def _pairs(row: EditRow, found: Followed, store: ImageStore, source: str) -> Iterator[ImagePair]:
+    if found.edit is None or found.outcome.locality is None:
+        return
+    box = found.outcome.locality.box
+    # PNG for both: how a file was compressed must not tell the edit either.
+    sides = (
+        ImageContext(image=store.put_drawn(found.edit.before), answer=row.answer, box=box),
+        ImageContext(image=store.put_drawn(found.edit.after), answer=found.answer, box=box),
+    )
+    ids = row.row_id, f"{row.row_id}#edited"
+    for here, there in ((0, 1), (1, 0)):
+        yield ImagePair(
+            pair_id=f"edited-{key_of(source, row.question, *ids, str(here))[:16]}",
+            question=row.question,
+            answer=sides[here].answer,
+            positive=sides[here],
+            negative=sides[there],
+            provenance=ImageProvenance(
+                source=source,
+                group=sides[0].image.sha256[:16],
+                positive_id=ids[here],
+                negative_id=ids[there],
+                miner=MINER,
             ),
         )
-        return _Made(outcome, tuple(self._pairs(row.row_id, question, sides)))
-
-    def _pairs(
-        self, row_id: str, question: str, sides: tuple[ImageContext, ImageContext]
-    ) -> Iterator[ImagePair]:
-        ids = row_id, f"{row_id}#edited"
-        for here, there in ((0, 1), (1, 0)):
-            yield ImagePair(
-                pair_id=f"edited-{key_of(self.settings.source, question, *ids, str(here))[:16]}",
-                question=question,
-                answer=sides[here].answer,
-                positive=sides[here],
-                negative=sides[there],
-                provenance=ImageProvenance(
-                    source=self.settings.source,
-                    group=sides[0].image.sha256[:16],
-                    positive_id=ids[here],
-                    negative_id=ids[there],
-                    miner=MINER,
-                ),
-            )
 
 
-def _lost(
-    row_id: str,
-    stage: EditStage,
-    reason: str,
-    change: str = "",
-    locality: Locality | None = None,
-) -> _Made:
-    return _Made(
-        EditOutcome(row_id=row_id, lost_at=stage, reason=reason, change=change, locality=locality)
-    )
+def _stages(outcomes: Sequence[EditOutcome]) -> Iterator[StageCount]:
+    lost = Counter(each.lost_at for each in outcomes)
+    count = len(outcomes)
+    for stage in EditStage:
+        kept = count - lost[stage]
+        logger.info("%s: kept %d/%d rows", stage, kept, count)
+        yield StageCount(name=stage, unit="rows", seen=count, kept=kept)
+        count = kept

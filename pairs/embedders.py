@@ -1,23 +1,21 @@
-"""Images -> vectors: a local one for tests, a model in this process, or a server.
+"""Images -> vectors: a local one for tests, or a model in this process.
 
 Near in embedding space means alike to the eye and in meaning; only a model gives the second.
+`embed_server.py` asks a model on a server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import requests
 from PIL.Image import Resampling
 
-from contextrl.pairs.endpoints import data_url
 from contextrl.pairs.errors import EmbeddingError
-from contextrl.pairs.images import png_file
-from contextrl.pairs.patience import Patience
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,14 +25,26 @@ if TYPE_CHECKING:
 
 QWEN = "Qwen/Qwen3-VL-Embedding-8B"
 """What the paper retrieves with."""
+INSTRUCTION = "Represent the user's input."
+"""What that model is told about whatever is to be found again, as its own code does."""
+MAX_PIXELS = 1800 * 32 * 32
+"""Its budget for one image; more is scaled down by its own code, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    vectors: Vectors
+    """[images, width], of length 1; zeros for an image that was refused."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """Which of the images have no vector, and why."""
 
 
 class Embedder(Protocol):
     name: str
-    """Names model and settings: vectors of different names are never compared."""
+    """Names all that a vector depends on: those of different names are never compared."""
 
-    def embed(self, images: Sequence[Image]) -> Vectors:
-        """One row an image, of length 1. Raises `EmbeddingError`."""
+    def embed(self, images: Sequence[Image]) -> Embedded:
+        """Raises `EmbeddingError` when no image could be embedded whatever it shows."""
         ...
 
 
@@ -48,8 +58,8 @@ class PixelEmbedder:
         self.name = f"pixels-{cells}"
         self._cells = cells
 
-    def embed(self, images: Sequence[Image]) -> Vectors:
-        return unit_rows(np.stack([self._one(image) for image in images]))
+    def embed(self, images: Sequence[Image]) -> Embedded:
+        return Embedded(unit_rows(np.stack([self._one(image) for image in images])))
 
     def _one(self, image: Image) -> Vectors:
         size = (self._cells, self._cells)
@@ -62,7 +72,15 @@ class PixelEmbedder:
 class SentenceTransformersEmbedder:
     """A model of the hub in this process, e.g. `QWEN`. Its own code is never run."""
 
-    def __init__(self, model: str = QWEN, *, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str = QWEN,
+        *,
+        device: str | None = None,
+        instruction: str = INSTRUCTION,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """`instruction` is empty for a model that takes none."""
         try:
             import sentence_transformers
         except ImportError as error:
@@ -70,87 +88,42 @@ class SentenceTransformersEmbedder:
                 "expected the package `sentence-transformers` to embed here, found none; "
                 "run: pip install 'contextrl[embed]', or name a server with --base-url"
             ) from error
-        self.name = model
+        self.name = embedder_name(model, "in process", instruction, max_pixels)
+        self._prompt = {"prompt": instruction} if instruction else {}
+        self._max_pixels = max_pixels
         self._model: Any = sentence_transformers.SentenceTransformer(
             model, device=device, trust_remote_code=False
         )
 
-    def embed(self, images: Sequence[Image]) -> Vectors:
+    def embed(self, images: Sequence[Image]) -> Embedded:
         found = self._model.encode(
-            list(images), batch_size=len(images), convert_to_numpy=True, show_progress_bar=False
+            [scaled_down(image, self._max_pixels) for image in images],
+            batch_size=len(images),
+            convert_to_numpy=True,
+            show_progress_bar=False,
+            **self._prompt,
         )
-        return unit_rows(np.asarray(found, np.float32))
+        rows = np.asarray(found, np.float32)
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        rows[bad] = 0.0
+        reason = "expected a finite vector from the model, found none"
+        return Embedded(unit_rows(rows), {int(at): reason for at in bad})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    model: str
-    base_url: str
-    """Ends in `/v1`."""
-    api_key: str | None = None
-    instruction: str = "Represent the given image."
-    timeout_s: float = 120.0
-    tries: int = 5
-    first_pause_s: float = 1.0
-    concurrency: int = 8
+def embedder_name(model: str, backend: str, instruction: str, max_pixels: int) -> str:
+    """One name for vectors that may be compared."""
+    told = hashlib.sha256(instruction.encode()).hexdigest()[:8] if instruction else "none"
+    return f"{model} ({backend}, instruction {told}, at most {max_pixels} pixels)"
 
 
-class ServerEmbedder:
-    """vLLM's `/v1/embeddings` for images: one chat message with one image a request."""
-
-    def __init__(self, settings: ServerSettings) -> None:
-        self.name = settings.model
-        self._settings = settings
-        self._patience = Patience(settings.tries, settings.first_pause_s)
-        self._headers = {"Authorization": f"Bearer {settings.api_key or 'none'}"}
-
-    def embed(self, images: Sequence[Image]) -> Vectors:
-        with ThreadPoolExecutor(self._settings.concurrency) as pool:
-            rows = list(pool.map(self._patiently, images))
-        if len({len(row) for row in rows}) != 1 or not np.isfinite(rows).all():
-            raise EmbeddingError(
-                f"{self.name}: expected finite vectors of one length, found others; "
-                "does the server serve an embedding model?"
-            )
-        return unit_rows(np.asarray(rows, np.float32))
-
-    def _patiently(self, image: Image) -> list[float]:
-        url = data_url(png_file(image))
-        body = {
-            "model": self._settings.model,
-            "encoding_format": "float",
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image_url", "image_url": {"url": url}},
-                        {"type": "text", "text": self._settings.instruction},
-                    ],
-                }
-            ],
-        }
-        passing = (_PassingError, requests.ConnectionError, requests.Timeout)
-        return self._patience.call(lambda: self._once(body), passing, self.name)
-
-    def _once(self, body: dict[str, Any]) -> list[float]:
-        url = self._settings.base_url.rstrip("/") + "/embeddings"
-        reply = requests.post(
-            url, json=body, headers=self._headers, timeout=self._settings.timeout_s
-        )
-        if reply.status_code in {408, 409, 425, 429} or reply.status_code >= 500:
-            raise _PassingError(reply.reason, response=reply)
-        try:
-            reply.raise_for_status()
-            return [float(value) for value in reply.json()["data"][0]["embedding"]]
-        except (requests.HTTPError, ValueError, LookupError, TypeError) as error:
-            said = " ".join(reply.text.split())[:160]
-            raise EmbeddingError(
-                f"{url}: expected an embedding, found status {reply.status_code}: {said}"
-            ) from error
-
-
-class _PassingError(requests.HTTPError):
-    """Worth another try."""
+def scaled_down(image: Image, max_pixels: int) -> Image:
+    """The image itself when it has no more pixels."""
+    width, height = image.size
+    if width * height <= max_pixels:
+        return image
+    scale = math.sqrt(max_pixels / (width * height))
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return image.resize(size, Resampling.BICUBIC)
 
 
 def unit_rows(rows: Vectors) -> Vectors:

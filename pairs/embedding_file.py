@@ -1,23 +1,26 @@
 """Vectors on disk, appended in batches and found again by the digest of their image file.
 
-Side by side lie `vectors.f32` (read as a memory map), `seen.bin` with one fixed record for each
-vector, and `about.json`, which says what they are of. A vector counts once its record is written:
-a run that was killed loses at most its last batch.
+Side by side lie `vectors.f32` and `thumbs.u8` (read as memory maps), `seen.bin` with one fixed
+record for each vector, and `about.json`, which says what they are of. A vector counts once its
+record is written: a run that was killed loses at most its last batch. `refused.jsonl` names the
+images that the embedder would not take, so that no later run stops at them again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from contextrl.envs.types import Record
+from contextrl.pairs.duplicates import THUMB_BYTES
 from contextrl.pairs.errors import EmbeddingError
 from contextrl.pairs.store import named, write_whole
 
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 
     from contextrl.pairs.embedders import Vectors
 
-VECTORS, SEEN, ABOUT, LOCK = "vectors.f32", "seen.bin", "about.json", "lock"
+VECTORS, THUMBS, SEEN, ABOUT = "vectors.f32", "thumbs.u8", "seen.bin", "about.json"
+REFUSED, LOCK = "refused.jsonl", "lock"
 _DIGEST = 32
 _PIXELS = 16
 _RECORD = _DIGEST + _PIXELS + 8
@@ -44,7 +48,13 @@ class SeenImage:
 
 class _About(Record):
     embedder: str
-    width: int
+    width: int = Field(gt=0)
+
+
+class _Refused(Record):
+    file_digest: str
+    embedder: str
+    reason: str
 
 
 class EmbeddingFile:
@@ -65,10 +75,15 @@ class EmbeddingFile:
                 f"expected {folder} for this run alone, found another run at work in it; wait, or "
                 "choose another --work folder"
             ) from error
-        self._width = self._read_about()
-        self.images: list[SeenImage] = []
-        self._number: dict[bytes, int] = {}
-        self._load()
+        try:
+            self._width = self._read_about()
+            self.images: list[SeenImage] = []
+            self._number: dict[bytes, int] = {}
+            self._load()
+            self._refused = self._read_refused()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Another run may open the folder."""
@@ -87,8 +102,28 @@ class EmbeddingFile:
         """The row of `vectors`; None for an image that was not embedded."""
         return self._number.get(file_digest)
 
-    def append(self, images: Sequence[SeenImage], vectors: Vectors) -> None:
-        """Raises `EmbeddingError` for vectors of another length than those at hand."""
+    def why_refused(self, file_digest: bytes) -> str | None:
+        """What the embedder said of an image that it would not take."""
+        return self._refused.get(file_digest)
+
+    def refuse(self, file_digest: bytes, reason: str) -> None:
+        """Later runs will not ask for it again; who removes `refused.jsonl` asks for all."""
+        record = _Refused(
+            file_digest=file_digest.hex(), embedder=self._embedder, reason=reason
+        ).model_dump_json()
+        with named(self._folder), (self._folder / REFUSED).open("ab") as stream:
+            stream.write(record.encode() + b"\n")
+        self._refused[file_digest] = reason
+
+    def append(
+        self, images: Sequence[SeenImage], vectors: Vectors, thumbs: NDArray[np.uint8]
+    ) -> None:
+        """Raises `EmbeddingError` for vectors of another length than those at hand, or of NaN."""
+        if not np.isfinite(vectors).all():
+            # One would be the neighbour of nothing or of everything, in every later run.
+            raise EmbeddingError(
+                f"{self._embedder}: expected vectors of finite numbers, found NaN or infinity"
+            )
         if self._width is None:
             self._width = int(vectors.shape[1])
             about = _About(embedder=self._embedder, width=self._width)
@@ -103,22 +138,31 @@ class EmbeddingFile:
             each.file_digest + each.pixel_digest + each.look.to_bytes(8, "big") for each in images
         )
         body = np.ascontiguousarray(vectors, np.float32).tobytes()
+        shown = np.ascontiguousarray(thumbs, np.uint8).reshape(len(images), THUMB_BYTES).tobytes()
         with named(self._folder):
-            for name, block in ((VECTORS, body), (SEEN, records)):
+            for name, block in ((VECTORS, body), (THUMBS, shown), (SEEN, records)):
                 with (self._folder / name).open("ab") as stream:
                     stream.write(block)
         self._remember(images)
 
     def vectors(self) -> Vectors:
         """[images, width], mapped from disk."""
-        path = self._folder / VECTORS
-        shape = (len(self), self._width or 0)
-        if not len(self):
-            return np.zeros(shape, np.float32)
-        return np.memmap(path, np.float32, "r", shape=shape)
+        return np.asarray(self._mapped(VECTORS, np.float32, self._width or 0))
 
-    def looks(self) -> NDArray[np.uint64]:
-        return np.array([image.look for image in self.images], np.uint64)
+    def digests(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """[len(numbers), 32]: of the files of these images."""
+        joined = b"".join(self.images[number].file_digest for number in numbers)
+        return np.frombuffer(joined, np.uint8).reshape(len(numbers), _DIGEST)
+
+    def thumbs(self) -> NDArray[np.uint8]:
+        """[images, THUMB_BYTES], mapped from disk."""
+        return np.asarray(self._mapped(THUMBS, np.uint8, THUMB_BYTES))
+
+    def _mapped(self, name: str, kind: type[np.generic], width: int) -> NDArray[Any]:
+        shape = (len(self), width)
+        if not len(self):
+            return np.zeros(shape, kind)
+        return np.memmap(self._folder / name, kind, "r", shape=shape)
 
     def _remember(self, images: Sequence[SeenImage]) -> None:
         for image in images:
@@ -132,7 +176,10 @@ class EmbeddingFile:
         try:
             about = _About.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise EmbeddingError(f"{path}: expected a record of embeddings; remove it") from error
+            raise EmbeddingError(
+                f"{path}: expected a record of embeddings, found another; remove it, and what was "
+                "embedded there is embedded again"
+            ) from error
         if about.embedder != self._embedder:
             raise EmbeddingError(
                 f"expected embeddings by {self._embedder} in {self._folder}, found some by "
@@ -140,15 +187,35 @@ class EmbeddingFile:
             )
         return about.width
 
+    def _read_refused(self) -> dict[bytes, str]:
+        path = self._folder / REFUSED
+        if not path.exists():
+            return {}
+        with named(path):
+            lines = path.read_bytes().splitlines()
+        found = {}
+        for line in lines:
+            with contextlib.suppress(ValidationError, ValueError):  # cut short: it is asked again
+                refused = _Refused.model_validate_json(line)
+                if refused.embedder == self._embedder:
+                    found[bytes.fromhex(refused.file_digest)] = refused.reason
+        return found
+
     def _load(self) -> None:
-        """Cut both files back to the vectors that are whole."""
-        if self._width is None:
-            return
-        paths = {self._folder / SEEN: _RECORD, self._folder / VECTORS: 4 * self._width}
+        """Cut the files back to the vectors that are whole; all of them where nothing says whose.
+
+        Without `about.json` they are of an unknown embedder and width.
+        """
+        width = self._width
+        sizes = {SEEN: _RECORD, THUMBS: THUMB_BYTES, VECTORS: 4 * (width or 0)}
+        paths = {self._folder / name: size for name, size in sizes.items()}
         with named(self._folder):
-            whole = min(
-                path.stat().st_size // size if path.exists() else 0 for path, size in paths.items()
-            )
+            whole = 0
+            if width is not None:
+                whole = min(
+                    path.stat().st_size // size if path.exists() else 0
+                    for path, size in paths.items()
+                )
             for path, size in paths.items():
                 if path.exists():
                     os.truncate(path, whole * size)

@@ -5,6 +5,7 @@ No torch and no transformers here: any object with a tokenizer's four methods wi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,26 +66,30 @@ class EncodedPair:
     """What a model that sees needs besides tokens; opaque here, None for a model of text."""
 
 
-def option_token_ids(tokenizer: Tokenizer, prefill: str = "") -> OptionTokens:
-    """Bare letters at the start of a reply; after a prefill also the letters with a space.
+def option_token_ids(
+    tokenizer: Tokenizer, prefill: str = "", *, spaced: bool = False
+) -> OptionTokens:
+    """Bare letters; with `spaced`, or after a prefill, also the letters behind a space.
 
-    This follows the release: bare for Qwen ("" prefill), " A"/"A" for Klear's sentence.
+    As in the release: both forms for agentic pairs, bare letters for images. A vocabulary may lack
+    ` A` where nothing stands before it; after a prefill it is what a model would say.
 
     Raises:
         OptionTokenError: a letter is not exactly one known token, or both are the same.
     """
-    spaced = prefill != "" and not prefill[-1].isspace()
-    forms = ("{}", " {}") if spaced else ("{}",)
-    options = OptionTokens(
-        a=tuple(_single(tokenizer, form.format("A")) for form in forms),
-        b=tuple(_single(tokenizer, form.format("B")) for form in forms),
-    )
-    if set(options.a) & set(options.b):
+    after_word = prefill != "" and not prefill[-1].isspace()
+    forms = ("{}", " {}") if after_word else ("{}",)
+    a, b = ([_single(tokenizer, form.format(letter)) for form in forms] for letter in "AB")
+    if spaced and not after_word:
+        with contextlib.suppress(OptionTokenError):
+            further = [_single(tokenizer, f" {letter}") for letter in "AB"]
+            a, b = [*a, further[0]], [*b, further[1]]
+    if set(a) & set(b):
         raise OptionTokenError(
-            f"expected different tokens for A and B, found {options.a} and {options.b}; "
+            f"expected different tokens for A and B, found {tuple(a)} and {tuple(b)}; "
             "use a tokenizer whose vocabulary holds both letters"
         )
-    return options
+    return OptionTokens(a=tuple(a), b=tuple(b))
 
 
 def encode(rendered: RenderedPair, tokenizer: Tokenizer) -> EncodedPair:
@@ -97,7 +102,7 @@ def encode(rendered: RenderedPair, tokenizer: Tokenizer) -> EncodedPair:
         OptionTokenError: see `option_token_ids`.
         PairsError: the tokenizer has no chat template, or a control token got through.
     """
-    options = option_token_ids(tokenizer, rendered.prefill)
+    options = option_token_ids(tokenizer, rendered.prefill, spaced=rendered.spaced_letters)
     token_ids, vision = encode_prompt(
         rendered.prompt,
         tokenizer,
@@ -120,45 +125,67 @@ def encode_prompt(
     tokenizer: Tokenizer,
     *,
     row_id: str,
+    closing: str = "",
     prefill: str = "",
     images: Sequence[Any] = (),
 ) -> tuple[list[int], Any]:
     """Token ids of one user message and the reply's first words; what a model that sees needs too.
 
-    With `images`, each `IMAGE_MARK` of the prompt is the next of them. Without, a mark is text.
-    They are encoded files, or whatever else the model's `VisionTokenizer` takes.
+    `images` are encoded files, or whatever else the model's `VisionTokenizer` takes. Raises what
+    `prompt_ids` does, and what the tokenizer raises for an image.
+    """
+    token_ids = prompt_ids(
+        prompt, tokenizer, row_id=row_id, closing=closing, prefill=prefill, n_images=len(images)
+    )
+    if isinstance(tokenizer, VisionTokenizer):
+        return tokenizer.expand(token_ids, images, row_id=row_id)
+    return token_ids, None
+
+
+def prompt_ids(
+    prompt: str,
+    tokenizer: Tokenizer,
+    *,
+    row_id: str,
+    closing: str = "",
+    prefill: str = "",
+    n_images: int = 0,
+) -> list[int]:
+    """The same with one placeholder for each image: all that can be known before they are opened.
+
+    With images, each `IMAGE_MARK` of the prompt is the next of them. Without, a mark is text.
+    `closing` are words of ours that end the message: only what stands before them is foreign, so
+    a `<think>` among them is the token of that name.
 
     Raises:
         PairsError: the marks do not fit the images, the model does not see, there is no chat
             template, or a control token got through.
     """
     control = _control_tokens(tokenizer)
-    text, placeholder = _defused(prompt, control), ""
-    if images:
+    text, placeholders = _defused(prompt, control), ""
+    if n_images:
         if not isinstance(tokenizer, VisionTokenizer):
             raise PairsError(
                 f"{row_id}: expected a model with an image processor for its images, found a "
                 "model of text; use a vision model"
             )
-        placeholder = tokenizer.image_placeholder
         marks = text.count(IMAGE_MARK)
-        if marks != len(images):
+        if marks != n_images:
             raise PairsError(
-                f"{row_id}: expected one {IMAGE_MARK} for each of its {len(images)} images, found "
+                f"{row_id}: expected one {IMAGE_MARK} for each of its {n_images} images, found "
                 f"{marks}; fix or drop the row"
             )
-        text = text.replace(IMAGE_MARK, placeholder)
-    token_ids = _framed(text, prefill, tokenizer)
-    framed = _framed("x" + placeholder * len(images), prefill, tokenizer)
-    expected, found = _count(framed, control), _count(token_ids, control)
+        text = text.replace(IMAGE_MARK, tokenizer.image_placeholder)
+        placeholders = tokenizer.image_placeholder * n_images
+    token_ids = _framed(text + closing, prefill, tokenizer)
+    harmless = _framed("x" + placeholders + closing, prefill, tokenizer)
+    expected, found = _count(harmless, control), _count(token_ids, control)
     if found != expected:
         raise PairsError(
             f"{row_id}: expected {expected} control tokens in the prompt, found {found}: its text "
             "holds one that could not be defused; drop it"
         )
-    if isinstance(tokenizer, VisionTokenizer):
-        return tokenizer.expand(token_ids, images, row_id=row_id)
-    return token_ids, None
+    return token_ids
 
 
 def _framed(prompt: str, prefill: str, tokenizer: Tokenizer) -> list[int]:

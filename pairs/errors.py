@@ -37,6 +37,10 @@ class EndpointBusyError(JudgeError):
     """The endpoint failed on every try with something that may pass."""
 
 
+class RefusedError(JudgeError):
+    """The endpoint gave no whole answer to one question: refused, cut off or empty."""
+
+
 class SpentError(PairsError):
     """The money that a run may spend is spent."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageMath, ImageOps
 
 from contextrl.pairs.errors import ImageError
 from contextrl.pairs.store import named, write_whole
@@ -24,9 +25,13 @@ from contextrl.pairs.types import ImageRef
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 50_000_000
-"""Below Pillow's own limit, at which it only warns. 200 MB as decoded RGBA."""
+"""Below Pillow's own limit, at which it only warns. Opening 49 million of RGBA took 390 MB."""
 MAX_ASPECT = 200
 """The Qwen-VL processors refuse more."""
+STRIP_PIXELS = 1_000_000
+"""Laid on white at once."""
+UNSURE_WHITE = 0xFFF
+"""Grey of 16 or 32 bits that stays below may hold 8 or 12 bits, and would open all but black."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _ENDINGS = {"bmp": "bmp", "gif": "gif", "jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp"}
@@ -47,6 +52,10 @@ _BROKEN = (
     Image.DecompressionBombError,
 )
 FOLDER = "images"
+# As `put` names them; with a dot and something behind it while it writes.
+_STORED_NAME = re.compile(
+    rf"([0-9a-f]{{2}})/(\.)?\1[0-9a-f]{{62}}\.(?:{'|'.join(_ENDINGS.values())})(?(2)\.\w+)"
+)
 
 
 def open_image(file: bytes, *, row_id: str) -> Image.Image:
@@ -74,7 +83,8 @@ def _decoded(file: bytes, row_id: str) -> tuple[Image.Image, str]:
         _check(opened, row_id)
         kind = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
         opened.load()
-        return _rgb(ImageOps.exif_transpose(opened), row_id), kind
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _rgb(opened, row_id), kind
     except _BROKEN as error:
         said = " ".join(str(error).split())[:120]
         raise ImageError(
@@ -101,19 +111,56 @@ def _check(opened: Image.Image, row_id: str) -> None:
 def _rgb(image: Image.Image, row_id: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode == "F" or (image.mode == "I" and _brightest(image) > 0xFFFF):
+    if image.mode == "F":
         raise ImageError(
-            f"{row_id}: expected pixels of at most 16 bits, found mode {image.mode}, whose white "
-            "nothing tells; save it with 8 bits"
+            f"{row_id}: expected pixels of at most 16 bits, found mode F, whose white nothing "
+            "tells; save it with 8 bits"
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = image.convert("I")
+        brightest = _brightest(grey)
+        if brightest > 0xFFFF or 0 < brightest <= UNSURE_WHITE:
+            raise ImageError(
+                f"{row_id}: expected grey that uses 16 bits, found mode {image.mode} with "
+                f"{brightest:.0f} as its brightest, so that nothing tells what is white; save it "
+                "with 8 bits"
+            )
+        key = image.info.get("transparency")
         # Pillow's own conversion clips at 255 instead of scaling.
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+        scaled = grey.point(lambda value: value * (1 / 257)).convert("L")
+        return _keyed(scaled, grey, key) if isinstance(key, int) else scaled.convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        page = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(page, image).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _keyed(image: Image.Image, grey: Image.Image, key: int) -> Image.Image:
+    """White where `grey` is `key`; Pillow looks for a key of 16 bits among values of 8."""
+    page = Image.new("RGB", image.size, "white")
+    for strip in _strips(image.size):
+        shown = ImageMath.lambda_eval(
+            lambda args: args["convert"](args["grey"] != key, "L"), grey=grey.crop(strip)
+        )
+        page.paste(image.crop(strip).convert("RGB"), strip, shown.point(lambda at: 255 * at))
+    return page
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A few rows at a time: whole layers of a large image would take a gigabyte."""
+    page = Image.new("RGB", image.size, "white")
+    for strip in _strips(image.size):
+        layer = image.crop(strip).convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        page.paste(Image.alpha_composite(paper, layer).convert("RGB"), strip)
+    return page
+
+
+def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover an image from top to bottom."""
+    width, height = size
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
 
 
 def png_file(image: Image.Image) -> bytes:
@@ -169,11 +216,15 @@ class ImageStore:
         return open_image(self.read(ref), row_id=ref.sha256[:12])
 
     def keep_only(self, refs: Iterable[ImageRef]) -> None:
-        """Files that none of `refs` names are gone: those of a set that was written over."""
+        """Stored files that none of `refs` names are gone: those of a set that was written over.
+
+        Nothing is touched but names that only `put` gives: the folder may hold a user's own images.
+        """
         wanted = {self.path(ref) for ref in refs}
         with named(self.folder):
             for path in self.folder.glob("*/*"):
-                if path not in wanted:
+                ours = _STORED_NAME.fullmatch(f"{path.parent.name}/{path.name}")
+                if ours and path not in wanted:
                     path.unlink()
 
     def path(self, ref: ImageRef) -> Path:

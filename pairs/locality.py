@@ -28,7 +28,7 @@ class Locality(Record):
     noise: float
     """Of 255: the mean absolute change outside of the box, e.g. by blur or another style."""
     stretch: float
-    """The edit's aspect ratio over the original's; 1 when it kept the shape."""
+    """The edit's aspect ratio over that of what it was made of; 1 when it kept the shape."""
 
 
 class LocalityFault(StrEnum):
@@ -49,9 +49,21 @@ class LocalityLimits:
     most_stretch: float = 1.05
 
 
-def measure(original: Image.Image, edited: Image.Image) -> Locality:
-    """Both RGB. An edit of another size is scaled to the original's."""
-    ratio = (edited.width / edited.height) / (original.width / original.height)
+def stretch(asked: tuple[int, int], found: tuple[int, int]) -> float:
+    """How far the shape that came is from the one that was asked for; 1 when it is the same."""
+    ratio = (found[0] / found[1]) / (asked[0] / asked[1])
+    return max(ratio, 1 / ratio)
+
+
+def measure(
+    original: Image.Image, edited: Image.Image, *, stretched: float | None = None
+) -> Locality:
+    """Both RGB. An edit of another size is scaled to the original's.
+
+    `stretched` is by how much it was brought into shape before.
+    """
+    if stretched is None:
+        stretched = stretch(original.size, edited.size)
     if edited.size != original.size:
         edited = edited.resize(original.size, Image.Resampling.LANCZOS)
     # Thin outlines and codec noise vanish under the blur; a changed object does not.
@@ -79,7 +91,7 @@ def measure(original: Image.Image, edited: Image.Image) -> Locality:
         box_share=box_share,
         shift=float(np.abs(moved.mean(axis=0)).max()),
         noise=float(np.abs(moved).mean()),
-        stretch=max(ratio, 1 / ratio),
+        stretch=stretched,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
     from contextrl.pairs.embedders import Vectors
 
+    Numbers = NDArray[np.int64]
+
 BLOCK_BYTES = 256 << 20
 """Of vectors in memory at a time, on each side."""
+QUERY_ROWS = 8192
+"""Queries at once, so that a search which is killed loses minutes at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Row i: the k images nearest to image i, itself left out, nearest first.
+    """Row i: the k images nearest to the i-th query, itself left out, nearest first.
 
     Numbers are places in the `rows` that were searched.
     """
@@ -31,50 +35,96 @@ class Neighbours:
     cosines: NDArray[np.float32]
     """[n, k]"""
 
-    def couples(self, least: float) -> Iterator[tuple[int, int, float]]:
-        """Each unordered couple with a cosine of at least `least`, once."""
-        rows, places = np.nonzero((self.cosines >= least) & (self.numbers >= 0))
+    def couples(self) -> Couples:
+        """Each unordered couple of images of which one is near the other, once.
+
+        Every image was a query, in order.
+        """
+        rows, places = np.nonzero(self.numbers >= 0)
         others = self.numbers[rows, places]
         low, high = np.minimum(rows, others), np.maximum(rows, others)
-        _, first = np.unique(low * len(self.numbers) + high, return_index=True)
-        for at in first:
-            cosine = float(self.cosines[rows[at], places[at]])
-            yield int(low[at]), int(high[at]), min(cosine, 1.0)
+        _, once = np.unique(low * len(self.numbers) + high, return_index=True)
+        cosines = np.minimum(self.cosines[rows[once], places[once]], 1.0)
+        return Couples(low[once], high[once], cosines)
+
+
+@dataclass(frozen=True, slots=True)
+class Couples:
+    """One entry a couple; numbers as in `Neighbours`, the lower one first."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def at_least(self, cosine: float) -> Couples:
+        kept = self.cosines >= cosine
+        return Couples(self.first[kept], self.second[kept], self.cosines[kept])
+
+
+class Saved(Protocol):
+    """Keeps what was found, so that a run which is killed goes on behind it."""
+
+    def found(self) -> Neighbours:
+        """Of the first queries."""
+        ...
+
+    def add(self, more: Neighbours) -> None:
+        """Of the next ones."""
+        ...
+
+
+class Unsaved:
+    def __init__(self, k: int) -> None:
+        self._blocks = [Neighbours(*_unknown(0, k))]
+
+    def found(self) -> Neighbours:
+        return Neighbours(
+            np.concatenate([each.numbers for each in self._blocks]),
+            np.concatenate([each.cosines for each in self._blocks]),
+        )
+
+    def add(self, more: Neighbours) -> None:
+        self._blocks.append(more)
 
 
 def exact_neighbours(
     vectors: Vectors,
     k: int,
     *,
-    rows: NDArray[np.int64] | None = None,
+    rows: Numbers | None = None,
+    queries: Numbers | None = None,
+    saved: Saved | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Neighbours:
     """By faiss over blocks of queries against blocks of images, so that nothing else is in memory.
 
-    Raises `SourceError` when faiss is not installed.
+    `rows` are the vectors to search, all by default; `queries` are places in `rows`, all by
+    default, and the result has one row for each. Raises `SourceError` when faiss is not installed.
     """
     faiss = load_faiss()
     rows = np.arange(len(vectors)) if rows is None else rows
-    total, width = len(rows), vectors.shape[1]
-    k = min(k, max(total - 1, 0))
-    numbers = np.full((total, k), -1, np.int64)
-    cosines = np.full((total, k), -np.inf, np.float32)
-    step = max(1, BLOCK_BYTES // (4 * max(width, 1)))
-    for start in range(0, total if k else 0, step):
-        queries = np.ascontiguousarray(vectors[rows[start : start + step]])
-        best_cosines, best_numbers = _empty(len(queries), 0)
-        for low in range(0, total, step):
+    queries = np.arange(len(rows)) if queries is None else queries
+    k = nearest_at_most(k, len(rows))
+    saved = saved or Unsaved(k)
+    step = _rows_at_once(vectors)
+    done = len(saved.found().numbers)
+    for start in range(done, len(queries) if k else 0, min(step, QUERY_ROWS)):
+        own = queries[start : start + min(step, QUERY_ROWS)]
+        asked = np.ascontiguousarray(vectors[rows[own]])
+        best_cosines, best_numbers = _empty(len(own), 0)
+        for low in range(0, len(rows), step):
             block = np.ascontiguousarray(vectors[rows[low : low + step]])
             near = min(k + 1, len(block))  # one more: the query itself is among them
-            found, places = faiss.knn(queries, block, near, metric=faiss.METRIC_INNER_PRODUCT)
+            found, places = faiss.knn(asked, block, near, metric=faiss.METRIC_INNER_PRODUCT)
             best_cosines = np.concatenate([best_cosines, found], axis=1)
             best_numbers = np.concatenate([best_numbers, places + low], axis=1)
             best_cosines, best_numbers = _best(best_cosines, best_numbers, k + 1)
-        own = np.arange(start, start + len(queries))
-        kept = slice(start, start + len(queries))
-        numbers[kept], cosines[kept] = _without(own, best_numbers, best_cosines, k)
-        on_progress(min(start + step, total), total)
-    return Neighbours(numbers, cosines)
+        saved.add(Neighbours(*_without(own, best_numbers, best_cosines, k)))
+        on_progress(start + len(own), len(queries))
+    return saved.found() if k else Neighbours(*_unknown(len(queries), 0))
 
 
 def approximate_neighbours(
@@ -82,7 +132,8 @@ def approximate_neighbours(
     k: int,
     *,
     cells_probed: int,
-    rows: NDArray[np.int64] | None = None,
+    rows: Numbers | None = None,
+    queries: Numbers | None = None,
     seed: int = 0,
 ) -> Neighbours:
     """By an inverted file: only the nearest of about sqrt(n) cells are searched.
@@ -91,27 +142,33 @@ def approximate_neighbours(
     """
     faiss = load_faiss()
     rows = np.arange(len(vectors)) if rows is None else rows
+    queries = np.arange(len(rows)) if queries is None else queries
     total, width = len(rows), vectors.shape[1]
-    k = min(k, max(total - 1, 0))
+    k = nearest_at_most(k, total)
+    if not k:  # faiss trains no index on nothing
+        return Neighbours(*_unknown(len(queries), 0))
     cells = max(1, int(total**0.5))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed
     index.cp.min_points_per_centroid = 1
     sample = np.random.default_rng(seed).permutation(total)[: 64 * cells]
     index.train(np.ascontiguousarray(vectors[rows[np.sort(sample)]]))
-    step = max(1, BLOCK_BYTES // (4 * max(width, 1)))
+    step = _rows_at_once(vectors)
     for low in range(0, total, step):
         index.add(np.ascontiguousarray(vectors[rows[low : low + step]]))
     index.nprobe = min(cells_probed, cells)
-    numbers = np.full((total, k), -1, np.int64)
-    cosines = np.full((total, k), -np.inf, np.float32)
-    for start in range(0, total, step):
-        queries = np.ascontiguousarray(vectors[rows[start : start + step]])
-        found, places = index.search(queries, k + 1)
-        own = np.arange(start, start + len(queries))
-        kept = slice(start, start + len(queries))
-        numbers[kept], cosines[kept] = _without(own, places, found, k)
-    return Neighbours(numbers, cosines)
+    near = Neighbours(*_unknown(len(queries), k))
+    for start in range(0, len(queries), step):
+        own = queries[start : start + step]
+        found, places = index.search(np.ascontiguousarray(vectors[rows[own]]), k + 1)
+        kept = slice(start, start + len(own))
+        near.numbers[kept], near.cosines[kept] = _without(own, places, found, k)
+    return near
+
+
+def nearest_at_most(k: int, total: int) -> int:
+    """Neighbours that an image can have among `total`."""
+    return min(k, max(total - 1, 0))
 
 
 def recall(found: Neighbours, exact: Neighbours) -> float:
@@ -132,6 +189,14 @@ def load_faiss() -> Any:
             "run: pip install 'contextrl[mine]'"
         ) from error
     return faiss
+
+
+def _rows_at_once(vectors: Vectors) -> int:
+    return max(1, BLOCK_BYTES // (4 * max(int(vectors.shape[1]), 1)))
+
+
+def _unknown(rows: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    return np.full((rows, k), -1, np.int64), np.full((rows, k), -np.inf, np.float32)
 
 
 def _empty(rows: int, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

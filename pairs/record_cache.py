@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -20,6 +24,9 @@ class RecordCache(Generic[RecordT]):
     def __init__(self, folder: Path, kind: type[RecordT]) -> None:
         self.folder = folder
         self._kind = kind
+        # Weak: the lock of a key lives as long as a thread holds or awaits it.
+        self._locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()
+        self._guard = threading.Lock()
 
     def get(self, key: str) -> RecordT | None:
         try:
@@ -30,6 +37,21 @@ class RecordCache(Generic[RecordT]):
     def put(self, key: str, record: RecordT) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / f"{key}.json", [record.model_dump_json().encode()], to_disk=False)
+
+    @contextlib.contextmanager
+    def asking(self, key: str) -> Iterator[None]:
+        """One thread at a time, so that what several rows ask at once is paid for once."""
+        with self._guard:
+            lock = self._locks.setdefault(key, _Lock())
+        with lock.held:
+            yield
+
+
+class _Lock:
+    """`threading.Lock` itself promises no weak references."""
+
+    def __init__(self) -> None:
+        self.held = threading.Lock()
 
 
 def key_of(*parts: str) -> str:

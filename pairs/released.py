@@ -41,6 +41,7 @@ class ReleasedPair(Record):
             prompt=self.prompt,
             prefill=prefill,
             correct=self.correct,
+            spaced_letters=True,
         )
 
 

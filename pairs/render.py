@@ -72,6 +72,8 @@ class PairPromptStyle:
     closing: str
     prefill: str = ""
     """What the assistant's message begins with: "" for Qwen3, "The correct option is" for Klear."""
+    spaced_letters: bool = False
+    """See `RenderedPair`: the release's agentic recipe scores both forms, its image recipe one."""
 
 
 RELEASED = PairPromptStyle(
@@ -89,6 +91,7 @@ RELEASED = PairPromptStyle(
     answer_header="\n===== Patch =====",
     answer_form=AnswerForm.PATCH,
     closing="\nWhich option is the session that produced this patch? Answer A or B, nothing else.",
+    spaced_letters=True,
 )
 
 COMPACT = PairPromptStyle(
@@ -172,6 +175,7 @@ def render(
         prompt=prompt,
         prefill=style.prefill,
         correct=order.correct,
+        spaced_letters=style.spaced_letters,
     )
 
 

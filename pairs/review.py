@@ -57,6 +57,8 @@ def add_reviewed(folder: Path, decisions: Path, pairs: Mapping[str, Pair]) -> in
             stages=manifest.stages,
             sources=manifest.sources,
             split=manifest.split,
+            unasked=manifest.unasked,
+            spent=manifest.spent,
             overwrite=True,
         )
     return len(added)

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from contextrl.pairs.cascade import StageCount
-from contextrl.pairs.errors import PairsError
+from contextrl.pairs.errors import PairFileError, PairsError
 from contextrl.pairs.image_groups import grouped
 from contextrl.pairs.images import ImageStore, pixel_digest
 from contextrl.pairs.scenes import FAMILIES, VERSION, ScenePair, draw_pair
@@ -50,8 +50,14 @@ def write_scenes(
 
     Raises:
         PairFileError: the folder is complete already and `overwrite` is False.
-        PairsError: no such family, too small a side, or fewer different scenes than asked for.
+        PairsError: no such family, too small a side, fewer different scenes than asked for, or
+            `folder` is one that its scenes are to be unlike.
     """
+    if folder.resolve() in {path.resolve() for path in settings.unlike}:
+        raise PairFileError(
+            f"expected another folder than {folder}, whose scenes may not come again; choose "
+            "another --out"
+        )
     store = ImageStore(folder)
     taken = {digest for path in settings.unlike for digest in _pixels_in(path)}
     pairs: list[ImagePair] = []
@@ -100,16 +106,17 @@ def _distinct(
     settings: SceneSettings, store: ImageStore, taken: set[str]
 ) -> Iterator[tuple[int, ImagePair]]:
     """How many scenes were drawn for each pair, and the pair. No image is one of `taken`."""
-    known: set[tuple[str, str, str]] = set()
+    known: set[tuple[str, frozenset[str]]] = set()
     rng = Random(f"{MINER}/{settings.seed}")
     for number in range(settings.n):
         family = settings.families[number % len(settings.families)]
         for tries in range(1, TRIES + 1):
             difficulty = round(rng.uniform(settings.easiest, settings.hardest), 3)
             scene = draw_pair(family, rng.getrandbits(48), difficulty, side=settings.side)
-            pixels = pixel_digest(scene.image_positive), pixel_digest(scene.image_negative)
-            if (scene.question, *pixels) not in known and taken.isdisjoint(pixels):
-                known.add((scene.question, *pixels))
+            # Whichever of the two is asked about: the mirrored pair is the same scene.
+            pixels = frozenset(map(pixel_digest, (scene.image_positive, scene.image_negative)))
+            if (scene.question, pixels) not in known and taken.isdisjoint(pixels):
+                known.add((scene.question, pixels))
                 yield tries, image_pair(scene, store)
                 break
         else:

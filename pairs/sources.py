@@ -1,6 +1,6 @@
 """Public trajectories from anywhere -> `ForeignRun`, and an account of every row that is not one.
 
-A source is a file, a folder or `hub:owner/name`. The readers of formats are in agents/formats;
+A source is a file, a folder or a name on the hub. The readers of formats are in agents/formats;
 here is what pairs need on top: one stream over many sources, instances joined by id, and counts.
 """
 
@@ -16,7 +16,7 @@ from contextrl.agents.formats.files import RowAt, rows, trajectory_files
 from contextrl.agents.formats.read import read_row, row_id
 from contextrl.agents.formats.types import ForeignRun
 from contextrl.envs.types import Record, Task
-from contextrl.pairs.hub import PREFIX, hub_rows
+from contextrl.pairs.hub import fetched, hub_rows, on_hub
 from contextrl.pairs.types import Instance
 
 MAX_LISTED = 1000
@@ -76,15 +76,17 @@ def parts_of(source: str) -> list[str]:
 
     Raises:
         ForeignFileError: nothing is there.
+        SourceError: nor on the hub.
     """
-    if source.startswith(PREFIX):
+    source = fetched(source)
+    if on_hub(source):
         return [source]
     return [str(path) for path in trajectory_files(Path(source))]
 
 
 def rows_of(part: str, wanted: Collection[int] | None = None) -> Iterator[RowAt]:
     """Raises `ForeignFileError` or `SourceError` when the part cannot be read at all."""
-    return hub_rows(part, wanted) if part.startswith(PREFIX) else rows(Path(part), wanted)
+    return hub_rows(part, wanted) if on_hub(part) else rows(Path(part), wanted)
 
 
 def read_part(

@@ -33,6 +33,16 @@ class SourceFile(Record):
     sha256: str
 
 
+class Spent(Record):
+    """US dollars, as far as prices are known."""
+
+    last_run_usd: float
+    all_runs_usd: float
+    """Of every run that kept what it paid for in the same folder, the last one included."""
+    unpriced_calls: int = 0
+    """Of all runs; what they cost is in neither figure."""
+
+
 class PairManifest(Record):
     schema_version: int = SCHEMA_VERSION
     n_pairs: int
@@ -45,6 +55,11 @@ class PairManifest(Record):
     sources: tuple[SourceFile, ...] = ()
     split: str = ""
     """`train` or `held-out` when the mined set was split."""
+    unasked: int = 0
+    """Rows or pairs without an outcome so far: the set is partial, and the next run goes on with
+    it. 0 when it is complete."""
+    spent: Spent | None = None
+    """For sets that endpoints were paid for; the parts of a split set share one figure."""
 
 
 def write_pairs(
@@ -57,6 +72,8 @@ def write_pairs(
     sources: Sequence[SourceFile] = (),
     style: str = "",
     split: str = "",
+    unasked: int = 0,
+    spent: Spent | None = None,
     overwrite: bool = False,
 ) -> PairManifest:
     """`folder` holds exactly these pairs, or is as unfinished as it was.
@@ -91,6 +108,8 @@ def write_pairs(
         stages=tuple(stages),
         sources=tuple(sources),
         split=split,
+        unasked=unasked,
+        spent=spent,
     )
     with named(folder):
         write_whole(folder / MANIFEST, [(manifest.model_dump_json(indent=2) + "\n").encode()])
@@ -98,6 +117,19 @@ def write_pairs(
 
 
 def is_complete(folder: Path) -> bool:
+    """Finished, and with nothing left to ask: only `overwrite` replaces it."""
+    return has_set(folder) and not is_partial(folder)
+
+
+def is_partial(folder: Path) -> bool:
+    """Finished, with rows that the next run may still ask."""
+    try:
+        return has_set(folder) and read_manifest(folder).unasked > 0
+    except PairFileError:  # of another schema: nothing that a run may go on with
+        return False
+
+
+def has_set(folder: Path) -> bool:
     return (folder / MANIFEST).exists()
 
 

@@ -195,3 +195,5 @@ class RenderedPair(Record):
     correct: Letter
     images: tuple[bytes, ...] = ()
     """Encoded image files, one for each `<image>` of the prompt; empty for a prompt of text."""
+    spaced_letters: bool = False
+    """` A` and ` B` count as answers too, the likelier form of each."""

@@ -17,6 +17,8 @@ class VQARow(Record):
     images: tuple[bytes, ...]
     """Encoded files, as they were read: hostile until `pairs.images` has opened them."""
     answer: str
+    source: str = ""
+    """Of which set in a mixed file the row is, where it says so."""
 
     @property
     def is_pair(self) -> bool:

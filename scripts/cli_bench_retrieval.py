@@ -25,7 +25,7 @@ class SearchResult(Record):
     method: str
     seconds: float
     cpu_seconds: float
-    """Of all threads together: what a busy machine does not change."""
+    """Of all threads together; a busy machine changes it less than the clock's."""
     own_memory_gb: float
     """The most that it held in memory beside the mapped file of vectors; Linux only, else 0."""
     recall: float

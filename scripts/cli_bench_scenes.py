@@ -51,7 +51,7 @@ def _rate(family: str, n: int) -> SceneRate:
     with tempfile.TemporaryDirectory() as folder:
         store = ImageStore(Path(folder))
         draw_pair(family, 0, 1.0)  # fonts are loaded once
-        # CPU time, so that a busy machine does not change the figure.
+        # CPU time: a busy machine changes it less than the clock's.
         began = time.process_time()
         pairs = [draw_pair(family, seed, seed / (n - 1)) for seed in range(n)]
         drawn = time.process_time()

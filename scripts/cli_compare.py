@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # what these import would slow `contextrl compare --help` dow
 
     from contextrl.scripts.compare_runs import Group
     from contextrl.scripts.paired import PairedChange
+    from contextrl.scripts.report_parts import ProbeChange
 
 
 def compare(
@@ -28,7 +30,7 @@ def compare(
     """Put finished runs side by side: seeds together, settings that differ apart."""
     import json
 
-    from contextrl.scripts.compare_runs import draw, group_runs, read_run
+    from contextrl.scripts.compare_runs import group_runs, read_run
 
     if plot is not None and plot.exists() and not overwrite:
         raise ScriptError(f"expected no file at {plot}, found one; pass --overwrite")
@@ -42,6 +44,8 @@ def compare(
         for table in tables(groups):
             console.print(table)
     if plot is not None:
+        from contextrl.scripts.compare_plot import draw
+
         draw(groups, plot)
 
 
@@ -53,12 +57,16 @@ def tables(groups: Sequence[Group]) -> Iterator[Table]:
     from contextrl.scripts.report_parts import span
 
     rewards = Table("settings", "split", "run", "before", "after", "change [95%]", "p")
-    selection = Table("settings", "pairs", "run", "before", "after", "change [95%]", "answers A")
+    selection = Table(
+        *("settings", "pairs", "run", "before", "after", "change [95%]"),
+        *("right in both orders", "answers A"),
+    )
     for group in groups:
         for split in group.runs[0].rewards:
             changes = [(f"seed {run.seed}", run.rewards.get(split)) for run in group.runs]
             if len(group.runs) > 1:
-                changes.append((f"all {len(group.runs)}", group.pooled(split)))
+                # One item counts once, however many seeds drew it: no mean of the rows above.
+                changes.append((f"all {len(group.runs)}, by item", group.pooled(split)))
             for name, change in changes:
                 if change is not None:
                     rewards.add_row(group.label, split, name, *_reward_cells(change))
@@ -73,8 +81,14 @@ def tables(groups: Sequence[Group]) -> Iterator[Table]:
                     f"{probe.before.mean:.3f}",
                     f"{probe.after.mean:.3f}",
                     span(probe.change.mean, (probe.change.low, probe.change.high), sign="+"),
-                    f"{probe.share_a_before:.2f} -> {probe.share_a_after:.2f}",
+                    _from_to(probe.consistent_before, probe.consistent_after),
+                    _from_to(probe.share_a_before, probe.share_a_after),
                 )
+            probes = [run.selection[pairs] for run in group.runs if pairs in run.selection]
+            if len(probes) > 1:
+                before, after = (fmean(side) for side in zip(*_ends(probes), strict=True))
+                means = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+                selection.add_row(group.label, pairs, f"mean of {len(probes)}", *means, "", "")
     yield rewards
     if selection.row_count:
         yield selection
@@ -88,14 +102,22 @@ def tables(groups: Sequence[Group]) -> Iterator[Table]:
         yield between
 
 
+def _ends(probes: Sequence[ProbeChange]) -> list[tuple[float, float]]:
+    return [(probe.before.mean, probe.after.mean) for probe in probes]
+
+
+def _from_to(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{before:.2f} -> {after:.2f}"
+
+
 def _reward_cells(change: PairedChange) -> tuple[str, str, str, str]:
-    from contextrl.scripts.report_parts import span
+    from contextrl.scripts.report_parts import p_text, span
 
     return (
         f"{change.before:.3f}",
         f"{change.after:.3f}",
         span(change.change, change.change_interval, sign="+"),
-        f"{change.p_value:.4f}",
+        p_text(change.p_value).removeprefix("= "),
     )
 
 

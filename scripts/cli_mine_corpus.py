@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
 
 
 def corpus(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders, hub:owner/name[@split].")],
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, hf://owner/name[@split].")],
     out: Annotated[Path, typer.Option(help="Pair folder to write.")],
     work: Annotated[
         Path | None, typer.Option(help="Index and scratch; kept, so that a rerun resumes.")

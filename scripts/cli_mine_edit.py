@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contextrl.scripts.cli_mine_tables import stage_table
+from contextrl.scripts.api_keys import api_key
+from contextrl.scripts.cli_mine_tables import some, stage_table
 from contextrl.scripts.console import ScriptError
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from collections.abc import Sequence
 
-    from contextrl.pairs.edit_calls import EditCalls
+    from contextrl.pairs.canvas import Size
+    from contextrl.pairs.edit_bill import EditBill
     from contextrl.pairs.editing import EditReport
-    from contextrl.pairs.endpoints import LiteLLMEndpoint
     from contextrl.pairs.vqa import VQARow
 
 OUTCOMES = "outcomes.jsonl"
@@ -33,9 +34,27 @@ def edit(
     ] = None,
     chat_base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server.")] = None,
     image_base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server.")] = None,
-    chat_key_env: Annotated[str, typer.Option(help="Holds the chat key.")] = "OPENAI_API_KEY",
-    image_key_env: Annotated[str, typer.Option(help="Holds the image key.")] = "OPENAI_API_KEY",
-    most_usd: Annotated[float | None, typer.Option(min=0, help="Stop asking beyond it.")] = None,
+    chat_key_env: Annotated[
+        str | None, typer.Option(help="Holds the chat key; the provider's own by default.")
+    ] = None,
+    image_key_env: Annotated[
+        str | None, typer.Option(help="Holds the image key; the provider's own by default.")
+    ] = None,
+    image_sizes: Annotated[
+        str, typer.Option(help="That IMAGE_MODEL draws in, as 1024x1024,1536x1024; any by default.")
+    ] = "",
+    max_reply_tokens: Annotated[
+        int, typer.Option(min=50, help="Of a chat reply, reasoning included.")
+    ] = 2_000,
+    temperature: Annotated[
+        bool, typer.Option(help="Ask for temperature 0 where litellm knows the model to take it.")
+    ] = True,
+    most_usd: Annotated[
+        float | None, typer.Option(min=0, help="Of this run: stop asking beyond it.")
+    ] = None,
+    most_refusals: Annotated[
+        int, typer.Option(min=1, help="Stop if these are the first answers of an endpoint.")
+    ] = 10,
     usd_per_million_in: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
     usd_per_million_out: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
     usd_per_edit: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
@@ -54,11 +73,14 @@ def edit(
         bool, typer.Option("--dry-run", help="Print the bill; ask nothing.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a complete OUT; a partial one goes on.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The manifests as JSON.")] = False,
 ) -> None:
     """Edit images so that the answer changes; print what became of every row."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no download when imported
+    from contextrl.pairs.edit_bill import bill
     from contextrl.pairs.edit_calls import EditCalls
     from contextrl.pairs.editing import MINER, EditSettings, edit_pairs
     from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
@@ -66,20 +88,27 @@ def edit(
     from contextrl.pairs.images import ImageStore
     from contextrl.pairs.ledger import Ledger
     from contextrl.pairs.locality import LocalityLimits
-    from contextrl.scripts.image_sets import ImageSet, open_rows, refuse_existing, write_sets
+    from contextrl.scripts.image_sets import (
+        ImageSet,
+        holds_complete,
+        open_rows,
+        refuse_existing,
+        write_sets,
+    )
     from contextrl.verl_ext.answers import same_answer
 
     if not dry_run:
-        refuse_existing(out, held_out_frac, overwrite)
+        refuse_existing(out, held_out_frac, overwrite, [source])
     ((name, rows),) = open_rows([source])
     rows = _First(rows, limit)
     chat = LiteLLMEndpoint(
         EndpointSettings(
             model=chat_model,
             base_url=chat_base_url,
-            api_key=os.environ.get(chat_key_env) or ("none" if chat_base_url else None),
+            api_key=api_key(chat_key_env, chat_base_url),
             timeout_s=timeout_s,
             tries=tries,
+            temperature=0.0 if temperature else None,
             usd_per_million_in=usd_per_million_in,
             usd_per_million_out=usd_per_million_out,
         )
@@ -88,35 +117,48 @@ def edit(
         ImageEndpointSettings(
             model=image_model,
             base_url=image_base_url,
-            api_key=os.environ.get(image_key_env) or ("none" if image_base_url else None),
+            api_key=api_key(image_key_env, image_base_url),
             timeout_s=timeout_s,
             tries=tries,
             usd_per_edit=usd_per_edit,
         )
     )
     paid_for = work or out.with_name(out.name + ".work")
-    calls = EditCalls(chat, editor, paid_for, Ledger(most_usd))
-    if dry_run:
-        typer.echo(_bill(calls, rows, chat, usd_per_edit))
-        return
-    report = edit_pairs(
-        rows,
-        calls,
-        ImageStore(out),
-        EditSettings(
-            source=name,
-            limits=LocalityLimits(
-                most_changed=most_changed,
-                most_box=most_box,
-                most_shift=most_shift,
-                most_noise=most_noise,
-            ),
-            concurrency=concurrency,
-        ),
-        same_answer,
-        on_progress=_progress,
+    calls = EditCalls(
+        chat,
+        editor,
+        paid_for,
+        Ledger(paid_for, most_usd),
+        max_reply_tokens=max_reply_tokens,
+        most_refusals=most_refusals,
+        dry=dry_run,
     )
-    made = ImageSet(pairs=report.pairs, stages=report.stages, miner=MINER, seed=seed)
+    settings = EditSettings(
+        source=name,
+        limits=LocalityLimits(
+            most_changed=most_changed,
+            most_box=most_box,
+            most_shift=most_shift,
+            most_noise=most_noise,
+        ),
+        image_sizes=_sizes(image_sizes),
+        concurrency=concurrency,
+    )
+    if dry_run:
+        typer.echo(_bill(bill(rows, calls, settings, same_answer), chat_model, image_model))
+        return
+    report = edit_pairs(rows, calls, ImageStore(out), settings, same_answer, on_progress=_progress)
+    unasked = sum(report.unasked.values())
+    if unasked and holds_complete(out):
+        raise ScriptError(f"{_left(report, len(rows))}; the complete set in {out} was left alone")
+    made = ImageSet(
+        pairs=report.pairs,
+        stages=report.stages,
+        miner=MINER,
+        seed=seed,
+        unasked=unasked,
+        spent=report.spent,
+    )
     manifests = write_sets(out, made, held_out_frac, overwrite=overwrite)
     lines = "".join(each.model_dump_json() + "\n" for each in report.outcomes)
     (out / OUTCOMES).write_text(lines, encoding="utf-8")
@@ -124,11 +166,8 @@ def edit(
         typer.echo("\n".join(each.model_dump_json() for each in manifests.values()))
     else:
         typer.echo(_table(report, out))
-    if report.unasked:
-        raise ScriptError(
-            f"expected an outcome for {len(rows)} rows, {sum(report.unasked.values())} have none "
-            f"({'; '.join(report.unasked)}); run again with --overwrite: nothing is paid twice"
-        )
+    if unasked:
+        raise ScriptError(_left(report, len(rows)))
 
 
 class _First:
@@ -145,29 +184,57 @@ class _First:
         return self._rows[self._numbers[number]]
 
 
-def _bill(calls: EditCalls, rows: _First, chat: LiteLLMEndpoint, usd_per_edit: float | None) -> str:
-    due = calls.bill(rows)
-    talk = chat.cost(due.prompt_tokens, due.completion_tokens)
-    talk_price = f"${talk:.2f}" if talk else "price not known: pass --usd-per-million-in/out"
-    edit_price = (
-        f"${due.edits * usd_per_edit:.2f}"
-        if usd_per_edit is not None
-        else "priced by litellm as they come, or by --usd-per-edit"
-    )
+def _sizes(text: str) -> tuple[Size, ...]:
+    from contextrl.pairs.canvas import read_sizes
+
+    try:
+        return read_sizes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--image-sizes") from error
+
+
+def _bill(due: EditBill, chat_model: str, image_model: str) -> str:
+    unknown = [
+        f"no price for {model}, pass {option}"
+        for model, usd, option in (
+            (chat_model, due.chat_usd, "--usd-per-million-in/out"),
+            (image_model, due.edit_usd, "--usd-per-edit"),
+        )
+        if usd is None
+    ]
+    total = f"${due.total_usd:.2f}" if due.total_usd is not None else "; ".join(unknown)
+    asked = due.rows - due.answered - due.unusable
+    tokens = f"about {due.prompt_tokens} tokens in, at most {due.completion_tokens} out"
     return (
-        f"at most {due.proposals} proposals and {due.verdicts} verdicts: about "
-        f"{due.prompt_tokens} tokens in, at most {due.completion_tokens} out, {talk_price}\n"
-        f"at most {due.edits} edits: {edit_price}"
+        f"{due.rows} rows: {asked} to ask, {due.answered} answered by what was paid before, "
+        f"{due.unusable} not usable\n"
+        f"at most {due.proposals} proposals and {due.verdicts} verdicts: {tokens}, "
+        f"{_usd(due.chat_usd)}\n"
+        f"at most {due.edits} edits: {_usd(due.edit_usd)}\n"
+        f"at most, about, in all: {total}"
     )
+
+
+def _usd(usd: float | None) -> str:
+    return "price not known" if usd is None else f"${usd:.2f}"
 
 
 def _table(report: EditReport, out: Path) -> str:
+    spent = report.spent
+    unpriced = f", and {spent.unpriced_calls} calls without a price" if spent.unpriced_calls else ""
     return "\n".join(
         [
             stage_table(report.stages),
-            f"{len(report.pairs)} pairs in {out}; what became of each row in {out / OUTCOMES}; "
-            f"paid now ${report.paid_usd:.4f}",
+            f"{len(report.pairs)} pairs in {out}; what became of each row in {out / OUTCOMES}",
+            f"paid now ${spent.last_run_usd:.4f}, by all runs ${spent.all_runs_usd:.4f}{unpriced}",
         ]
+    )
+
+
+def _left(report: EditReport, rows: int) -> str:
+    return (
+        f"expected an outcome for {rows} rows, {sum(report.unasked.values())} have none "
+        f"({some(report.unasked)}); run the same command again: nothing is paid twice"
     )
 
 

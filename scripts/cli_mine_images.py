@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +18,8 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
 
 REASONS = 10
 """Printed; the most frequent ones."""
+SHOWN_EVERY = {"rows": 50, "couples": 5000}
+"""Of the steps that are quick; blocks of a search take a minute each."""
 
 
 class EmbedWith(StrEnum):
@@ -34,7 +35,10 @@ class Compare(StrEnum):
 
 def images(
     sources: Annotated[
-        list[str], typer.Argument(help="Parquet as released, a folder with JSONL, or hf://NAME.")
+        list[str],
+        typer.Argument(
+            help="Parquet as released, a folder of its shards or with JSONL, hf://owner/name."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Pair folder to write.")],
     work: Annotated[
@@ -48,16 +52,21 @@ def images(
     ),
     base_url: Annotated[str | None, typer.Option(help="Of a vLLM server, up to /v1.")] = None,
     api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the key.")
-    ] = "OPENAI_API_KEY",
+        str | None, typer.Option(help="Environment variable that holds the server's key.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Of a model in this process.")] = None,
+    instruction: Annotated[
+        str, typer.Option(help="Told to the model; empty for one that takes none.")
+    ] = "Represent the user's input.",
     least_cosine: Annotated[float, typer.Option(min=-1, max=1, help="Of two images.")] = 0.85,
     neighbours: Annotated[int, typer.Option(min=1, help="Looked at for each image.")] = 10,
     questions: Annotated[
         Compare, typer.Option(help="Rows with one question, or any two: then judge the pairs.")
     ] = Compare.SAME,
-    per_source: Annotated[int | None, typer.Option(min=1, help="Couples of a source.")] = None,
-    per_image: Annotated[int, typer.Option(min=1, help="Couples that show one image.")] = 4,
+    per_source: Annotated[
+        int | None, typer.Option(min=1, help="Couples of a source, or of what a row says is its.")
+    ] = None,
+    per_image: Annotated[int, typer.Option(min=1, help="Couples that show one picture.")] = 4,
     cells_probed: Annotated[
         int | None, typer.Option(min=1, help="Search an inverted file; exact by default.")
     ] = None,
@@ -71,16 +80,17 @@ def images(
     json: Annotated[bool, typer.Option("--json", help="The manifests as JSON.")] = False,
 ) -> None:
     """Retrieve pairs of alike images whose answers differ; print the counts of every stage."""
+    from contextrl.pairs.couple_choice import Questions
     from contextrl.pairs.images import ImageStore
-    from contextrl.pairs.retrieval import MINER, Questions, RetrievalSettings, retrieve
+    from contextrl.pairs.retrieval import MINER, RetrievalSettings, retrieve
     from contextrl.scripts.image_sets import ImageSet, open_rows, refuse_existing, write_sets
-    from contextrl.verl_ext.answers import same_answer
+    from contextrl.verl_ext.answers import decided_same
 
-    refuse_existing(out, held_out_frac, overwrite)
+    refuse_existing(out, held_out_frac, overwrite, sources)
     rows = open_rows(sources)
     result = retrieve(
         rows,
-        _embedder(embedder, model, base_url, api_key_env, device),
+        _embedder(embedder, model, base_url, api_key_env, device, instruction),
         work or out.with_name(out.name + ".work"),
         ImageStore(out),
         RetrievalSettings(
@@ -94,7 +104,7 @@ def images(
             cells_probed=cells_probed,
             seed=seed,
         ),
-        same_answer,
+        decided_same,
         on_progress=_progress,
     )
     made = ImageSet(pairs=result.pairs, stages=result.stages, miner=MINER, seed=seed)
@@ -112,23 +122,33 @@ def images(
 
 
 def _embedder(
-    kind: EmbedWith, model: str, base_url: str | None, api_key_env: str, device: str | None
+    kind: EmbedWith,
+    model: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    device: str | None,
+    instruction: str,
 ) -> Embedder:
-    from contextrl.pairs import embedders
+    from contextrl.pairs import embed_server, embedders
+    from contextrl.scripts.api_keys import api_key
 
     if kind is EmbedWith.PIXELS:
         return embedders.PixelEmbedder()
     if kind is EmbedWith.MODEL and base_url is None:
-        return embedders.SentenceTransformersEmbedder(model, device=device)
+        return embedders.SentenceTransformersEmbedder(model, device=device, instruction=instruction)
     if base_url is None:
         raise ScriptError("expected --base-url for --embedder server, found none")
-    return embedders.ServerEmbedder(
-        embedders.ServerSettings(
-            model=model, base_url=base_url, api_key=os.environ.get(api_key_env)
+    return embed_server.ServerEmbedder(
+        embed_server.ServerSettings(
+            model=model,
+            base_url=base_url,
+            api_key=api_key(api_key_env, base_url),
+            instruction=instruction,
         )
     )
 
 
 def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty() and (done % 50 == 0 or done == total):
+    step = SHOWN_EVERY.get(what, 1)
+    if sys.stderr.isatty() and (done % step == 0 or done == total):
         print(f"\r\x1b[K{what}: {done}/{total}", end="", file=sys.stderr, flush=True)

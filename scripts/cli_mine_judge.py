@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contextrl.scripts.api_keys import api_key
+from contextrl.scripts.cli_mine_tables import REASONS, some
 from contextrl.scripts.console import ScriptError
 
 if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
@@ -16,6 +18,7 @@ if TYPE_CHECKING:  # what these import would slow `contextrl mine --help` down
     from contextrl.pairs.types import Pair
 
 VERDICTS, REVIEW, DECISIONS = "verdicts.jsonl", "review.jsonl", "decisions.jsonl"
+UNJUDGED = "unjudged.jsonl"
 
 
 def judge(
@@ -27,11 +30,21 @@ def judge(
     ] = None,
     base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server.")] = None,
     api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the key.")
-    ] = "OPENAI_API_KEY",
+        str | None,
+        typer.Option(help="Environment variable with the key; the provider's own by default."),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 8,
     tries: Annotated[int, typer.Option(min=1, help="Per question.")] = 5,
     timeout_s: Annotated[float, typer.Option(help="Per try.")] = 120.0,
+    max_reply_tokens: Annotated[
+        int, typer.Option(min=50, help="Of a reply, reasoning included.")
+    ] = 2_000,
+    temperature: Annotated[
+        bool, typer.Option(help="Ask for temperature 0 where litellm knows the model to take it.")
+    ] = True,
+    most_refusals: Annotated[
+        int, typer.Option(min=1, help="Stop if these are the first answers.")
+    ] = 10,
     max_prompt_tokens: Annotated[int, typer.Option(min=500, help="Trimmed to this.")] = 24_000,
     usd_per_million_in: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
     usd_per_million_out: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
@@ -39,7 +52,7 @@ def judge(
         bool, typer.Option("--dry-run", help="Print the bill; ask nothing.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete OUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Let a model say of each pair whether it is VALID, INVALID or UNCERTAIN, and why."""
@@ -58,24 +71,31 @@ def judge(
             f"expected no pairs in {out}, found a complete set; pass --overwrite or another --out"
         )
     pairs = read_pairs(path)[:limit]
-    settings = JudgeSettings(max_prompt_tokens=max_prompt_tokens, concurrency=concurrency)
+    settings = JudgeSettings(
+        max_prompt_tokens=max_prompt_tokens,
+        max_reply_tokens=max_reply_tokens,
+        most_refusals=most_refusals,
+        concurrency=concurrency,
+    )
     home = path if path.is_dir() else path.parent
     store = JudgeCache(cache or (out or home).with_suffix(".cache"))
     endpoint = LiteLLMEndpoint(
         EndpointSettings(
             model=model,
             base_url=base_url,
-            api_key=os.environ.get(api_key_env) or ("none" if base_url else None),
+            api_key=api_key(api_key_env, base_url),
             timeout_s=timeout_s,
             tries=tries,
+            temperature=0.0 if temperature else None,
             usd_per_million_in=usd_per_million_in,
             usd_per_million_out=usd_per_million_out,
         )
     )
     if dry_run:
-        due = bill(pairs, model, store, settings)
-        most = endpoint.cost(due.prompt_tokens, due.completion_tokens)
-        price = f"at most ${most:.2f}" if most else "price not known: pass --usd-per-million-in/out"
+        due = bill(pairs, endpoint, store, settings)
+        price = "price not known: pass --usd-per-million-in/out"
+        if due.usd is not None:
+            price = f"at most ${due.usd:.2f}"
         typer.echo(
             f"{due.to_ask} pairs to ask, {due.cached} in the cache; about {due.prompt_tokens} "
             f"tokens in, at most {due.completion_tokens} out; {price}"
@@ -85,13 +105,17 @@ def judge(
     report = judge_pairs(
         pairs, endpoint, store, settings, store=ImageStore(home), on_progress=_progress
     )
+    left = (
+        f"expected a verdict for {len(pairs)} pairs, {report.unasked} were not reached "
+        f"({some(each.reason for each in report.unjudged if each.passing)}); run the same command "
+        "again: cached verdicts are not paid twice"
+    )
+    if report.unasked and is_complete(out):
+        raise ScriptError(f"{left}; the complete set in {out} was left alone")
     _store(out, home, pairs, report, overwrite)
     typer.echo(report.model_dump_json() if json else _table(report, out))
-    if report.without_verdict:
-        raise ScriptError(
-            f"expected a verdict for {len(pairs)} pairs, {len(report.without_verdict)} have none "
-            f"({'; '.join(report.failures)}); run again: cached verdicts are not paid twice"
-        )
+    if report.unasked:
+        raise ScriptError(left)
 
 
 def review(
@@ -122,9 +146,9 @@ def review(
 def _store(
     out: Path, home: Path, pairs: tuple[Pair, ...], report: JudgeReport, overwrite: bool
 ) -> None:
-    from contextrl.pairs.judge import JudgeVerdict
     from contextrl.pairs.stages import StageCount
     from contextrl.pairs.store import read_manifest, write_pairs
+    from contextrl.pairs.verdicts import JudgeVerdict
     from contextrl.scripts.image_sets import copy_images
 
     valid, unsure = report.ids(JudgeVerdict.VALID), report.ids(JudgeVerdict.UNCERTAIN)
@@ -140,21 +164,24 @@ def _store(
         stages=[*manifest.stages, stage],
         sources=manifest.sources,
         split=manifest.split,
+        unasked=report.unasked,
         overwrite=overwrite,
     )
     for name, chosen in (
         (VERDICTS, report.judgements),
         (REVIEW, [each for each in report.judgements if each.pair_id in unsure]),
+        (UNJUDGED, report.unjudged),
     ):
         text = "".join(each.model_dump_json() + "\n" for each in chosen)
         (out / name).write_text(text, encoding="utf-8")
 
 
 def _table(report: JudgeReport, out: Path) -> str:
-    from contextrl.pairs.judge import JudgeVerdict
+    from contextrl.pairs.verdicts import JudgeVerdict
 
     lines = [f"  {len(report.ids(verdict)):>6} {verdict}" for verdict in JudgeVerdict]
-    lines.append(f"  {len(report.without_verdict):>6} without a verdict")
+    lines.append(f"  {len(report.unjudged):>6} without a verdict")
+    lines += [f"         {n} {why}" for why, n in report.failures.most_common(REASONS)]
     return "\n".join(
         [
             *lines,

@@ -15,7 +15,7 @@ UNREADABLE = "unreadable.jsonl"
 
 
 def read(
-    source: Annotated[str, typer.Argument(help="File, folder, or hub:owner/name[@split].")],
+    source: Annotated[str, typer.Argument(help="File, folder, or hf://owner/name[@split].")],
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N runs.")] = None,
     show: Annotated[int, typer.Option(min=0, help="Runs to print, one line each.")] = 5,

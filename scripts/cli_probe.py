@@ -27,7 +27,10 @@ class Style(StrEnum):
 
 def probe(
     pairs: Annotated[
-        str, typer.Option(help="Pair folder, released JSONL or parquet file, or hf://owner/name.")
+        str,
+        typer.Option(
+            help="Pair folder, released JSONL, parquet; hf://owner/name[@split] or one FILE of it."
+        ),
     ],
     model: Annotated[str, typer.Option(help="Folder or hub name of a language or vision model.")],
     style: Annotated[Style, typer.Option(help="Prompt style; no matter for released files.")] = (
@@ -49,8 +52,8 @@ def probe(
         str | None, typer.Option(help="Ask MODEL at this OpenAI-compatible server.")
     ] = None,
     api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the server's key.")
-    ] = "OPENAI_API_KEY",
+        str | None, typer.Option(help="Environment variable that holds the server's key.")
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=1, help="Replies per prompt if the server hides log-probabilities.")
     ] = 1,
@@ -95,7 +98,7 @@ def _ask_server(
     styles: PairStyles,
     model: str,
     base_url: str,
-    api_key_env: str,
+    api_key_env: str | None,
     samples: int,
     max_tokens: int | None,
 ) -> ProbeReport:
@@ -103,6 +106,7 @@ def _ask_server(
     from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
     from contextrl.pairs.judge import CHARS_PER_TOKEN
     from contextrl.pairs.probe_endpoint import probe_endpoint
+    from contextrl.scripts.api_keys import api_key
     from contextrl.verl_ext.probing import probe_in_parts, style_name
 
     def count(text: str) -> int:
@@ -112,7 +116,7 @@ def _ask_server(
         EndpointSettings(
             model=model if "/" in model else f"openai/{model}",
             base_url=base_url,
-            api_key=os.environ.get(api_key_env) or "none",
+            api_key=api_key(api_key_env, base_url),
             temperature=0.0 if samples == 1 else 1.0,
         )
     )

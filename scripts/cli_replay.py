@@ -45,9 +45,9 @@ def replay(
     policy: Annotated[str, typer.Option(help="To branch with: endpoint:URL or local:PATH.")] = "",
     model: Annotated[str, typer.Option(help="Model name, for endpoint:URL.")] = "",
     temperature: Annotated[float, typer.Option(min=0.0, help="Of --policy.")] = 1.0,
-    api_key: Annotated[
-        str, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="For endpoint:URL.")
-    ] = "",
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key of endpoint:URL.")
+    ] = None,
     branches: Annotated[
         Path | None, typer.Option(help="Where branches go; `branches` inside the run if not given.")
     ] = None,
@@ -78,7 +78,7 @@ def replay(
     _explore(
         paths[0],
         tasks,
-        PolicyOptions(spec=policy, model=model, temperature=temperature, api_key=api_key),
+        PolicyOptions(spec=policy, model=model, temperature=temperature, api_key_env=api_key_env),
         trajectory_id=trajectory,
         branches=branches,
         tokenizer=tokenizer,
@@ -92,7 +92,7 @@ class PolicyOptions:
     spec: str
     model: str
     temperature: float
-    api_key: str
+    api_key_env: str | None
 
 
 def _explore(
@@ -167,7 +167,7 @@ def _policy(options: PolicyOptions) -> Iterator[PolicyOf | None]:
         options.spec,
         model=options.model,
         prompts=COMPACT,  # only a script would ask
-        api_key=options.api_key,
+        api_key_env=options.api_key_env,
         max_context_tokens=32768,
         temperature=options.temperature,
         seed=0,

@@ -60,9 +60,9 @@ def rollout(
     image_budget_gb: Annotated[
         float | None, typer.Option(min=0.0, help="Disk for images that we pull or build.")
     ] = None,
-    api_key: Annotated[
-        str, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="For endpoint:URL.")
-    ] = "",
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key of endpoint:URL.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
@@ -105,7 +105,7 @@ def rollout(
             policy,
             model=model,
             prompts=chosen,
-            api_key=api_key,
+            api_key_env=api_key_env,
             max_context_tokens=max_context_tokens,
             temperature=temperature,
             seed=seed,

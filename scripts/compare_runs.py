@@ -18,8 +18,6 @@ from contextrl.scripts.report_parts import SUMMARY, ProbeChange
 from contextrl.scripts.vl_report import VLSummary
 
 PAIRS = "held-out pairs"
-DASHES = ("-", "--", ":")
-"""Of what the probe asked about, in order of its names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,48 +124,6 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         Group(settings=label, runs=tuple(sorted(of_label, key=lambda run: run.seed)))
         for label, of_label in found.items()
     ]
-
-
-def draw(groups: Sequence[Group], path: Path) -> None:
-    """Reward and selection by step, one colour for each group; `path` holds a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    probed = sorted({name for group in groups for run in group.runs for name in run.selection})
-    for number, group in enumerate(groups):
-        for first, run in zip([True, *[False] * len(group.runs)], group.runs, strict=False):
-            style: dict[str, Any] = {"color": f"C{number}", "alpha": 0.8, "linewidth": 1.4}
-            if first:
-                style["label"] = group.label
-            steps = range(1, len(run.train_reward) + 1)
-            left.plot(steps, run.train_reward, **style)
-            for name, change in run.selection.items():
-                dashed = DASHES[probed.index(name) % len(DASHES)]
-                ends = [0, len(run.train_reward)]
-                means = [change.before.mean, change.after.mean]
-                errors = [
-                    [change.before.mean - change.before.low, change.after.mean - change.after.low],
-                    [
-                        change.before.high - change.before.mean,
-                        change.after.high - change.after.mean,
-                    ],
-                ]
-                right.errorbar(ends, means, errors, fmt=f"o{dashed}", capsize=3, **style)
-                style.pop("label", None)
-    left.set(title="Reward of each step's rollouts", ylim=(0, 1))
-    right.set(title="Selection, both orders", ylim=(0, 1))
-    for name, dashed in zip(probed if len(probed) > 1 else (), DASHES, strict=False):
-        right.plot([], [], dashed, color="0.3", label=name.replace("_", " "))
-    right.axhline(0.5, color="0.6", linewidth=1, linestyle=":")
-    for axes in (left, right):
-        axes.set_xlabel("training step")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

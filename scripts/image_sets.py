@@ -1,4 +1,4 @@
-"""Image questions in, pairs of images out: one folder, or two that share no image."""
+"""Pairs of images as folders: one, or two that share no image; never over what was read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contextrl.pairs.errors import PairFileError
-from contextrl.pairs.images import ImageStore
-from contextrl.pairs.row_scan import Sources
+from contextrl.pairs.images import FOLDER, ImageStore
 from contextrl.pairs.splits import split_image_pairs
 from contextrl.pairs.stages import StageCount
-from contextrl.pairs.store import PairManifest, is_complete, write_pairs
+from contextrl.pairs.store import (
+    MANIFEST,
+    PAIRS,
+    PairManifest,
+    Spent,
+    has_set,
+    is_complete,
+    named,
+    write_pairs,
+)
 from contextrl.pairs.types import ImagePair, ImageRef, Pair
-from contextrl.pairs.vqa_folder import FolderRows
-from contextrl.scripts.console import ScriptError
+from contextrl.scripts.image_sources import open_rows, rows_folder
+
+__all__ = [
+    "ImageSet",
+    "copy_images",
+    "holds_complete",
+    "open_rows",
+    "refuse_existing",
+    "write_sets",
+]
 
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -25,25 +41,27 @@ class ImageSet:
     stages: tuple[StageCount, ...]
     miner: str
     seed: int
+    unasked: int = 0
+    """Rows that another run may still ask."""
+    spent: Spent | None = None
 
 
-def open_rows(sources: Sequence[str]) -> Sources:
-    """Each source by its file's name. Raises `PairFileError`, or `ScriptError` for a name twice."""
-    from contextrl.verl_ext.vqa_rows import VQARows
+def refuse_existing(
+    out: Path, held_out_frac: float, overwrite: bool, sources: Sequence[str] = ()
+) -> None:
+    """Before the work, not after it: `out` holds no set of either layout, and is no source.
 
-    found = []
+    Raises `PairFileError`.
+    """
     for source in sources:
-        is_folder = Path(source).is_dir() or source.endswith(".jsonl")
-        rows = FolderRows(Path(source)) if is_folder else VQARows.open(source)
-        found.append((Path(source).stem, rows))
-    if len({name for name, _ in found}) != len(found):
-        raise ScriptError("expected sources of different names, found one name twice; rename one")
-    return found
-
-
-def refuse_existing(out: Path, held_out_frac: float, overwrite: bool) -> None:
-    """Before the work, not after it. Raises `PairFileError`."""
-    for folder in _folders(out, held_out_frac).values():
+        read = rows_folder(source)
+        for folder in map(Path.resolve, _layouts(out)):
+            if read is not None and (read == folder or read.is_relative_to(folder / FOLDER)):
+                raise PairFileError(
+                    f"expected --out elsewhere than the rows of {source}, found {folder}, whose "
+                    "files a set replaces; choose another --out"
+                )
+    for folder in _layouts(out):
         if is_complete(folder) and not overwrite:
             raise PairFileError(
                 f"expected no pairs in {folder}, found a complete set; pass --overwrite or "
@@ -51,14 +69,28 @@ def refuse_existing(out: Path, held_out_frac: float, overwrite: bool) -> None:
             )
 
 
+def holds_complete(out: Path) -> bool:
+    """Of either layout."""
+    return any(map(is_complete, _layouts(out)))
+
+
 def write_sets(
     out: Path, made: ImageSet, held_out_frac: float, *, overwrite: bool
 ) -> dict[Path, PairManifest]:
-    """Each folder holds its pairs and exactly their images; `out` held all images before."""
+    """Each folder holds its pairs and exactly their images; `out` held all images before.
+
+    No folder is complete before the first of them is written again: of a run that is killed on the
+    way, old and new parts never stand side by side. Raises `PairFileError`.
+    """
+    refuse_existing(out, held_out_frac, overwrite)
     folders = _folders(out, held_out_frac)
     parts = {"": made.pairs}
     if held_out_frac:
         parts = split_image_pairs(made.pairs, held_out_frac=held_out_frac, seed=made.seed)
+    old = [folder for folder in _layouts(out) if has_set(folder)]
+    for folder in old:
+        with named(folder):
+            (folder / MANIFEST).unlink()
     manifests = {}
     for part, folder in folders.items():
         refs = copy_images(parts[part], out, folder)
@@ -69,10 +101,17 @@ def write_sets(
             seed=made.seed,
             stages=made.stages,
             split=part,
+            unasked=made.unasked,
+            spent=made.spent,
             overwrite=overwrite,
         )
         ImageStore(folder).keep_only(refs)
-    if held_out_frac:
+    for folder in old:
+        if folder not in manifests:  # the other layout's set was replaced, too
+            with named(folder):
+                (folder / PAIRS).unlink(missing_ok=True)
+            ImageStore(folder).keep_only(())
+    if out not in manifests:
         ImageStore(out).keep_only(())
     return manifests
 
@@ -93,3 +132,8 @@ def copy_images(pairs: Iterable[Pair], source: Path, target: Path) -> frozenset[
 
 def _folders(out: Path, held_out_frac: float) -> dict[str, Path]:
     return {TRAIN: out / TRAIN, HELD_OUT: out / HELD_OUT} if held_out_frac else {"": out}
+
+
+def _layouts(out: Path) -> tuple[Path, ...]:
+    """Where a set may lie, whole or split."""
+    return out, out / TRAIN, out / HELD_OUT

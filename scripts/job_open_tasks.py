@@ -16,9 +16,9 @@ from pathlib import Path
 from contextrl.agents.store import read_trajectories
 from contextrl.envs.tasks import write_tasks
 from contextrl.envs.types import Task
-from contextrl.scripts.job_play import EPISODES, Progress, play
+from contextrl.scripts.job_play import EPISODES, PLAYING, Progress, play
 from contextrl.scripts.job_tasks import JobTasks
-from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
+from contextrl.scripts.stages import Cache, digest, model_digest, source_digest
 from contextrl.verl_ext.settings import JobConfig
 
 CHOSEN = "train.jsonl"
@@ -31,7 +31,7 @@ def choose_open_tasks(
     candidates, samples = tasks.candidates(), job.tasks.candidate_samples
     limit = job.tasks.train_limit or len(candidates)
     settings = {
-        "model": file_digest(model),
+        "model": model_digest(model),
         "candidates": digest({"ids": [task.model_dump_json() for task in candidates]}),
         "samples": samples,
         "limit": limit,
@@ -40,7 +40,7 @@ def choose_open_tasks(
         "prompts": job.prompts,
         "graded_unsubmitted": job.grade_unsubmitted,
     }
-    code = source_digest("contextrl.agents", "contextrl.scripts:job_open_tasks.py")
+    code = source_digest(*PLAYING, "contextrl.scripts:job_open_tasks.py")
 
     def make(folder: Path) -> None:
         play(
@@ -63,7 +63,7 @@ def choose_open_tasks(
         )
         write_tasks(folder / CHOSEN, open_first(candidates, solved, samples)[:limit])
 
-    folder, cached = cache.folder("open", {**settings, "code": code}, make)
+    folder, cached = cache.folder("open", {**settings, "code": code}, make, resumable=True)
     return folder / CHOSEN, cached
 
 

@@ -18,9 +18,9 @@ from contextrl.envs.places import open_provider
 from contextrl.envs.types import Task
 from contextrl.pairs.cascade import MINER, Caps, mine
 from contextrl.pairs.store import write_pairs
-from contextrl.scripts.job_play import EPISODES, Progress, play
+from contextrl.scripts.job_play import EPISODES, PLAYING, Progress, play, require_played
 from contextrl.scripts.job_tasks import JobTasks
-from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
+from contextrl.scripts.stages import Cache, digest, file_digest, model_digest, source_digest
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.scripted_runs import play_scripts
 from contextrl.verl_ext.settings import JobConfig
@@ -40,22 +40,25 @@ def mine_own_pairs(
     assert splits is not None, "pairs of our own need a package's tasks"
     mined = [*(tasks.demonstrated() or splits.train), *splits.extra][: job.mining.max_tasks]
     inputs = {
-        "model": file_digest(model),
+        "model": model_digest(model),
         "tasks": file_digest(splits.folder),
         "mined": digest({"ids": [task.task_id for task in mined]}),
         "mining": dataclasses.asdict(job.mining),
         "limits": dataclasses.asdict(job.limits),
         "prompts": job.prompts,
         "code": source_digest(
-            "contextrl.agents",
+            *PLAYING,
             "contextrl.pairs",
             "contextrl.scripts:job_pairs.py",
-            "contextrl.scripts:job_play.py",
+            "contextrl.verl_ext:scripted_runs.py",
         ),
     }
     held_out = [*splits.heldout_functions, *splits.heldout_mutants]
     return cache.folder(
-        "pairs", inputs, lambda folder: _make(job, model, mined, held_out, folder, progress)
+        "pairs",
+        inputs,
+        lambda folder: _make(job, model, mined, held_out, folder, progress),
+        resumable=True,
     )
 
 
@@ -78,7 +81,7 @@ def _make(
         temperature=job.mining.temperature,
         seed=job.mining.seed,
         graded=False,
-        config={"model": file_digest(model), "mining": dataclasses.asdict(job.mining)},
+        config={"model": model_digest(model), "mining": dataclasses.asdict(job.mining)},
         progress=progress,
     )
     runs = list(read_trajectories(folder / EPISODES))
@@ -91,6 +94,7 @@ def _make(
             job.limits,
             progress=lambda done: progress("scripted held-out runs", done, len(held_out)),
         )
+    require_played(scripted)
     limit = job.mining.max_held_out
     _mine(folder / HELD_OUT, scripted, held_out, job, split=HELD_OUT, limit=limit)
 
@@ -123,4 +127,5 @@ def _mine(
         seed=job.mining.seed,
         stages=result.stages,
         split=split,
+        overwrite=True,  # an interrupted stage is gone on with in the same folder
     )

@@ -15,6 +15,7 @@ from contextrl.agents.prompting import prompt_set
 from contextrl.agents.types import Trajectory
 from contextrl.envs.places import open_provider
 from contextrl.envs.types import Task
+from contextrl.scripts.job_play import require_played
 from contextrl.scripts.job_tasks import JobTasks
 from contextrl.scripts.stages import Cache, digest, file_digest, source_digest
 from contextrl.verl_ext.drills import DrillMaker, function_views
@@ -45,12 +46,13 @@ def warm_policy(
         "prompts": job.prompts,
         "style": ca.style,
         "code": source_digest(
-            *(f"contextrl.agents:{name}.py" for name in ("codec", "prompting", "scripted")),
-            "contextrl.agents.prompts",
+            "contextrl.agents",
+            "contextrl.envs",
             *(f"contextrl.pairs:{name}.py" for name in ("encode", "render")),
             "contextrl.verl_ext:curriculum.py",
             "contextrl.verl_ext:drills.py",
             "contextrl.verl_ext:made_up_bugs.py",
+            "contextrl.verl_ext:scripted_runs.py",
             "contextrl.verl_ext:tiny.py",
             "contextrl.verl_ext:sft_data.py",
             "contextrl.verl_ext:warmup.py",
@@ -74,6 +76,7 @@ def _make(
             job.limits,
             progress=lambda done: progress("scripted runs", done, len(tasks)),
         )
+    require_played(runs)
     style = pair_style(ca)
     texts = [message.content for run in runs for message in run.messages]
     words = [style.option_header.format(letter=letter) for letter in "AB"]

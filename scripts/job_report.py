@@ -16,6 +16,7 @@ from contextrl.scripts.report_parts import (
     PLOT,
     ProbeChange,
     curve,
+    p_text,
     probe_change,
     revision,
     series,
@@ -105,7 +106,7 @@ def lines(summary: Summary) -> list[str]:
         found.append(
             f"{split}: reward {span(change.before, change.before_interval)} -> "
             f"{span(change.after, change.after_interval)}, change "
-            f"{span(change.change, change.change_interval, sign='+')}, p = {change.p_value:.3f} "
+            f"{span(change.change, change.change_interval, sign='+')}, p {p_text(change.p_value)} "
             f"({change.items} tasks, {change.samples_after} episodes each time)"
         )
     if summary.probe is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,10 @@ from contextrl.envs.task_splits import SplitSizes, TaskSplits
 from contextrl.envs.tasks import read_tasks, write_tasks
 from contextrl.envs.types import Task
 from contextrl.envs.unpacked import DEFAULT_ROOTS
+from contextrl.pairs.hub import fetched, hub_table, on_hub
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import TaskConfig
 
-HUB_PREFIX = "hf://"
 TRAIN = "train"
 
 Progress = Callable[[str, int, int | None], None]
@@ -81,7 +81,7 @@ def prepare_tasks(
 ) -> JobTasks:
     """`roots`: of unpacked images, where no engine answers.
 
-    Raises `MutationError`, `TaskRowError`, `SandboxError` or `ConfigError`."""
+    Raises `MutationError`, `TaskRowError`, `SandboxError`, `SourceError` or `ConfigError`."""
     if config.package is not None:
         splits = _of_package(config, config.package, cache_dir / "tasks", progress, roots)
         names = ("heldout_functions", "heldout_mutants")
@@ -93,14 +93,15 @@ def prepare_tasks(
         )
     if config.train is None:
         raise ConfigError("expected job.tasks.package or job.tasks.train, found neither; set one")
-    train = local_file(config.train)
+    folder = cache_dir / "tasks"
+    train = local_file(config.train, folder)
     if config.validate:
         return JobTasks(
             train=train,
-            validate={name: local_file(f) for name, f in config.validate.items()},
+            validate={name: local_file(f, folder) for name, f in config.validate.items()},
             config=config,
         )
-    return _hold_out(read_tasks(train), config, cache_dir / "tasks")
+    return _hold_out(read_tasks(train), config, folder)
 
 
 def _of_package(
@@ -146,24 +147,28 @@ def _without_engine(
         return splits
 
 
-def local_file(name: str) -> Path:
-    """`name` on this disk. `hf://owner/repository/pattern` is fetched from the dataset hub.
+def local_file(name: str, folder: Path) -> Path:
+    """`name` on this disk. A data set of the hub becomes a file in `folder`, one for each content.
 
-    Raises `ConfigError` if nothing, or more than one file, is meant.
+    Raises `ConfigError` if nothing is there, `SourceError` for the hub.
     """
-    if not name.startswith(HUB_PREFIX):
-        path = Path(name)
-        if not path.exists():
-            raise ConfigError(f"expected a file {path}, found none")
-        return path
-    from huggingface_hub import hf_hub_download, list_repo_files
+    name = fetched(name)
+    if on_hub(name):
+        return _written(name, folder)
+    path = Path(name)
+    if not path.exists():
+        raise ConfigError(f"expected a file {path}, found none")
+    return path
 
-    owner, repository, pattern = name.removeprefix(HUB_PREFIX).split("/", 2)
-    repo_id = f"{owner}/{repository}"
-    files = fnmatch.filter(list_repo_files(repo_id, repo_type="dataset"), pattern)
-    if len(files) != 1:
-        raise ConfigError(f"expected one file like {pattern} in {repo_id}, found {files or 'none'}")
-    return Path(hf_hub_download(repo_id, files[0], repo_type="dataset"))
+
+def _written(name: str, folder: Path) -> Path:
+    table = hub_table(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{os.getpid()}.parquet"
+    table.to_parquet(draft)
+    path = folder / f"hub-{hashlib.sha256(draft.read_bytes()).hexdigest()[:12]}.parquet"
+    draft.replace(path)
+    return path
 
 
 def _hold_out(tasks: Sequence[Task], config: TaskConfig, folder: Path) -> JobTasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from contextrl.agents.prompting import prompt_set
 from contextrl.envs.types import Record, Task
+from contextrl.verl_ext.episodes import FATAL
 from contextrl.verl_ext.errors import VerlExtError
 from contextrl.verl_ext.register import environment
 
@@ -21,6 +23,8 @@ METRICS = "metrics.jsonl"
 LOG = "train.log"
 LOG_TAIL = 400
 """Lines searched for the cause of a failure."""
+LITTLE_DISK_MB = 64
+"""With less the failure of a training may be the disk's."""
 
 
 class TrainingFailedError(VerlExtError):
@@ -67,6 +71,8 @@ def train(run_dir: Path, *, cpu: bool, on_metrics: Callable[[MetricsLine], None]
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}
     env = {**os.environ, **(threads if cpu else {}), **environment(cpu=cpu)}
     lines = _Tail(run_dir / METRICS)
+    fatal = run_dir / FATAL
+    fatal.unlink(missing_ok=True)
     with (run_dir / LOG).open("ab") as log:
         process = subprocess.Popen(
             command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -75,17 +81,18 @@ def train(run_dir: Path, *, cpu: bool, on_metrics: Callable[[MetricsLine], None]
             while process.poll() is None:
                 for line in lines.new():
                     on_metrics(line)
+                if fatal.exists():
+                    time.sleep(0.2)  # until its one line is written
+                    raise TrainingFailedError(_failed(run_dir, "training was ended", _said(fatal)))
                 time.sleep(0.2)
         except BaseException:
             _end(process)
             raise
         for line in lines.new():
             on_metrics(line)
-    if process.returncode != 0:
-        raise TrainingFailedError(
-            f"training ended with status {process.returncode}: {_cause(run_dir / LOG)}; "
-            f"the whole log is in {run_dir / LOG}; go on with --resume {run_dir}"
-        )
+    if process.returncode != 0 or fatal.exists():
+        how = f"training ended with status {process.returncode}"
+        raise TrainingFailedError(_failed(run_dir, how, _said(fatal) or _cause(run_dir / LOG)))
 
 
 def read_metrics(run_dir: Path) -> list[MetricsLine]:
@@ -132,6 +139,20 @@ def _signal_group(process: subprocess.Popen[bytes], sign: signal.Signals) -> Non
         os.killpg(process.pid, sign)
     except ProcessLookupError:
         return
+
+
+def _failed(run_dir: Path, how: str, cause: str) -> str:
+    free_mb = shutil.disk_usage(run_dir).free >> 20
+    # Who writes checkpoints does not say why a write failed.
+    full = f"; its disk has only {free_mb} MB free" if free_mb < LITTLE_DISK_MB else ""
+    return (
+        f"{how}: {cause or 'an episode could not be stored'}{full}; the whole log is in "
+        f"{run_dir / LOG}; go on with --resume {run_dir}"
+    )
+
+
+def _said(fatal: Path) -> str:
+    return fatal.read_text(encoding="utf-8").strip() if fatal.exists() else ""
 
 
 def _cause(log: Path) -> str:

@@ -23,7 +23,7 @@ def open_policy(
     *,
     model: str,
     prompts: PromptSet,
-    api_key: str,
+    api_key_env: str | None,
     max_context_tokens: int,
     temperature: float,
     seed: int,
@@ -41,12 +41,16 @@ def open_policy(
         yield lambda task: ScriptedPolicy(looking_script(task, prompts), name="looking")
     elif kind == "endpoint" and where:
         from contextrl.agents.chat import ChatPolicy, Endpoint
+        from contextrl.scripts.api_keys import api_key
 
         if not model:
             raise typer.BadParameter("--policy endpoint:URL needs --model NAME")
         chat = ChatPolicy(
             Endpoint(
-                base_url=where, model=model, api_key=api_key, extra={"temperature": temperature}
+                base_url=where,
+                model=model,
+                api_key=api_key(api_key_env, where) or "",
+                extra={"temperature": temperature},
             )
         )
         yield lambda task: chat

@@ -38,6 +38,21 @@ class ProbeChange(Record):
     change: Change
     share_a_before: float
     share_a_after: float
+    consistent_before: float | None = None
+    """Share of the pairs picked right in both orders; None where each was asked in one order."""
+    consistent_after: float | None = None
+
+    @classmethod
+    def between(cls, before: ProbeReport, after: ProbeReport) -> ProbeChange:
+        return cls(
+            before=before.accuracy,
+            after=after.accuracy,
+            change=accuracy_change(before, after),
+            share_a_before=before.share_a,
+            share_a_after=after.share_a,
+            consistent_before=before.consistent.mean if before.consistent.n else None,
+            consistent_after=after.consistent.mean if after.consistent.n else None,
+        )
 
 
 def write_summary(summary: Record, run_dir: Path) -> None:
@@ -47,6 +62,11 @@ def write_summary(summary: Record, run_dir: Path) -> None:
 
 def span(value: float, interval: tuple[float, float], sign: str = "") -> str:
     return f"{value:{sign}.3f} [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
+
+
+def p_text(p_value: float) -> str:
+    """Below 0.001 the exact figure only says how many permutations were drawn."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
 
 
 def curve(axes: Any, lines: Sequence[MetricsLine], key: str, label: str, *, marker: str) -> None:
@@ -61,13 +81,7 @@ def probe_change(run_dir: Path, steps: Sequence[int]) -> ProbeChange | None:
     if len(steps) < 2 or not all(file.exists() for file in files):
         return None
     before, after = (ProbeReport.model_validate_json(file.read_bytes()) for file in files)
-    return ProbeChange(
-        before=before.accuracy,
-        after=after.accuracy,
-        change=accuracy_change(before, after),
-        share_a_before=before.share_a,
-        share_a_after=after.share_a,
-    )
+    return ProbeChange.between(before, after)
 
 
 def step_seconds(lines: Sequence[MetricsLine]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from contextrl.scripts import console
+from contextrl.scripts import console, file_lock
 from contextrl.scripts.stages import Stages
 from contextrl.verl_ext.errors import ConfigError
 
@@ -23,10 +24,22 @@ CONFIG = "config.yaml"
 """All that the trainer needs, written when everything before it is done."""
 
 
+LOCK = ".lock"
+"""Locked while a job works on the run."""
+
+_locks: dict[Path, int] = {}
+"""Open until this process ends, and with it what it does to its runs."""
+
+
 def new_run_dir(config: DictConfig, kind: str = "swe") -> Path:
-    """`job.run_dir`, or a folder named by the kind of job and the time; it holds `COMPOSED`."""
+    """`job.run_dir`, or a folder named by the kind of job and the time; it holds `COMPOSED`.
+
+    It is this process's own, see `hold`.
+    """
     if config.job.run_dir:
         run_dir = Path(config.job.run_dir).absolute()
+        run_dir.mkdir(parents=True, exist_ok=True)
+        hold(run_dir)
         if (run_dir / COMPOSED).exists():
             raise ConfigError(
                 f"expected no run in {run_dir}, found one; continue it with --resume {run_dir} or "
@@ -34,10 +47,36 @@ def new_run_dir(config: DictConfig, kind: str = "swe") -> Path:
             )
     else:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs", f"{kind}-{now}").absolute()
-    run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir = _fresh(Path("runs", f"{kind}-{now}").absolute())
+        hold(run_dir)
     save_whole(config, run_dir / COMPOSED)
     return run_dir
+
+
+def _fresh(wanted: Path) -> Path:
+    """A new folder of this name, or with a number behind it: jobs may begin in the same second."""
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise AssertionError("numbers do not end")
+
+
+def hold(run_dir: Path) -> None:
+    """No other process works on this run until this one ends. Raises `ConfigError` if one does."""
+    run_dir = run_dir.resolve()
+    if run_dir in _locks:
+        return
+    try:
+        _locks[run_dir] = file_lock.take(run_dir / LOCK, wait=False)
+    except BlockingIOError:
+        pid = file_lock.holder(run_dir / LOCK)
+        raise ConfigError(
+            f"expected no job at work on {run_dir}, found process {pid}; wait for it or end it"
+        ) from None
 
 
 def load_run(run_dir: Path) -> DictConfig:
@@ -107,6 +146,8 @@ def job_main(
         if arguments.resume and arguments.overrides:
             raise ConfigError("expected --resume alone: a resumed run keeps its own configuration")
         resume = arguments.resume.absolute() if arguments.resume else None
+        if resume is not None and resume.is_dir():
+            hold(resume)
         print(run(arguments.overrides, resume, stages))
 
     return console.run(job)

@@ -5,10 +5,15 @@
 # known: with `vl` in their names for the vision job, without it for the other.
 run_job() {
     local module=$1 preset=$2 flag=$3 known=() each argument device=() command
-    local script=scripts/run_${module%_job}_contextrl.sh
+    local script=scripts/run_${module%_job}_contextrl.sh resumed='' before='' subject settings
     shift 3
     for argument in "$@"; do
-        case $argument in preset=*) preset=${argument#preset=} ;; esac
+        case $argument in
+            preset=*) preset=${argument#preset=} ;;
+            --resume=*) resumed=${argument#--resume=} ;;
+            *) [[ $before != --resume ]] || resumed=$argument ;;
+        esac
+        before=$argument
     done
     for each in verl_ext/config/preset/*.yaml; do
         each=$(basename "$each" .yaml)
@@ -20,10 +25,17 @@ run_job() {
         echo "error: expected a preset of: ${known[*]}, found $preset" >&2
         exit 1
     fi
-    if ! grep -q '^  needs_gpu: false' "verl_ext/config/preset/$preset.yaml"; then
+    subject="preset $preset"
+    settings=verl_ext/config/preset/$preset.yaml
+    # A resumed run keeps the preset it began with, and all that was set beside it.
+    if [[ -n $resumed && -f $resumed/composed.yaml ]]; then
+        subject="run $resumed"
+        settings=$resumed/composed.yaml
+    fi
+    if ! grep -q '^  needs_gpu: false' "$settings"; then
         device=(--gpu)
         nvidia-smi -L >/dev/null 2>&1 || {
-            echo "error: preset $preset expects a CUDA GPU, nvidia-smi found none; run it on a GPU node, or" \
+            echo "error: $subject expects a CUDA GPU, nvidia-smi found none; run it on a GPU node, or" \
                 "run the default preset: bash $script" >&2
             exit 1
         }

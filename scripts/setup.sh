@@ -5,10 +5,11 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: bash scripts/setup.sh [--docker | --docker-if-possible] [--cpu | --gpu]
+usage: bash scripts/setup.sh [--docker | --docker-if-possible] [--test-tools] [--cpu | --gpu]
 
   --docker              a Docker engine must answer at the end; installed and started if we may
   --docker-if-possible  the same, but go on without one
+  --test-tools          bubblewrap and chromium, which some tests run; installed if we may
   --cpu, --gpu          constraint file to install from (default: what .venv has; for a new one gpu
                         when nvidia-smi lists a device)
 
@@ -134,9 +135,10 @@ install() {
     else
         extras+=,gpu
     fi
-    # Without build isolation, so that sdists are built by the pinned tools too.
+    # Without build isolation, so that sdists are built by the pinned tools too. Uncompiled: of two
+    # gigabytes of packages Python then compiles what is imported, a minute less on two cores.
     step "install contextrl[$extras], the $variant set" \
-        pip install --no-build-isolation -c "$constraints" -e "${ROOT}[$extras]"
+        pip install --no-build-isolation --no-compile -c "$constraints" -e "${ROOT}[$extras]"
     if [[ $variant == cpu ]]; then prepare_torchvision; fi
     { identity "$VENV/bin/python" && contents; } >"$PARTIAL"
     mv "$PARTIAL" "$COMPLETE"
@@ -168,11 +170,13 @@ setup_venv() {
 # ------------------------------------------------------------------------------------------------
 
 docker=no
+test_tools=no
 variant=''
 while (($#)); do
     case $1 in
         --docker) docker=required ;;
         --docker-if-possible) docker=optional ;;
+        --test-tools) test_tools=yes ;;
         --cpu | --gpu) variant=${1#--} ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
@@ -196,3 +200,4 @@ if command -v flock >/dev/null; then # two set-ups at once would install into ea
 fi
 setup_venv
 if [[ $docker != no ]]; then setup_docker; fi
+if [[ $test_tools == yes ]]; then setup_test_tools; fi

@@ -123,6 +123,11 @@ setup_docker() {
     install_or_say mmdebstrap mmdebstrap "images can be pulled but not built"
 }
 
+setup_test_tools() {
+    install_or_say bwrap bubblewrap "tests of sandboxes without Docker are skipped"
+    install_or_say chromium chromium "tests of pages in a browser are skipped"
+}
+
 # install_or_say PROGRAM PACKAGE WITHOUT
 install_or_say() {
     command -v "$1" >/dev/null && return

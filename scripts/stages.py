@@ -6,15 +6,21 @@ import contextlib
 import hashlib
 import importlib.resources
 import json
+import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from contextrl.scripts import file_lock
+from contextrl.scripts.console import ScriptError
+
+logger = logging.getLogger(__name__)
 
 COMPLETE = ".complete"
 QUIET_S = 30.0
@@ -62,27 +68,59 @@ class Cache:
         self.root = root
 
     def folder(
-        self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]
+        self,
+        kind: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], None],
+        *,
+        resumable: bool = False,
     ) -> tuple[Path, bool]:
         """The folder of these inputs and whether it was there; else `make` fills a draft of it.
 
-        A draft that was interrupted stays a draft: it is not taken for complete, and `make` starts
-        anew in a fresh one.
+        Two jobs that want the same folder make it once: the second waits. A draft that was
+        interrupted is not taken for complete. It is removed, and `make` starts anew; or, if that
+        is `resumable`, it is kept, and the next `make` gets it as it was left.
         """
         folder = self.root / kind / digest(inputs)
         if (folder / COMPLETE).is_file():
             return folder, True
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            make(draft)
-            text = json.dumps(inputs, indent=1, sort_keys=True, default=str)
-            (draft / COMPLETE).write_text(text, encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        with self._alone(f"{kind}-{folder.name}"):
+            if (folder / COMPLETE).is_file():  # made by the job that we waited for
+                return folder, True
+            draft = folder.parent / f".{folder.name}.draft"
+            if not resumable:
+                shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(exist_ok=True)
+            keep = resumable
+            try:
+                make(draft)
+                text = json.dumps(inputs, indent=1, sort_keys=True, default=str)
+                (draft / COMPLETE).write_text(text, encoding="utf-8")
+                keep = False
+                # Where a disk knows no locks somebody may have been faster, and use it already.
+                if (folder / COMPLETE).is_file():
+                    return folder, True
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(draft, folder)
+            finally:
+                if not keep:
+                    shutil.rmtree(draft, ignore_errors=True)
         return folder, False
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        lock = self.root / ".locks" / name
+        lock.parent.mkdir(exist_ok=True)
+        try:
+            fd = file_lock.take(lock, wait=False)
+        except BlockingIOError:
+            logger.warning("process %s makes %s; waiting for it", file_lock.holder(lock), name)
+            fd = file_lock.take(lock, wait=True)
+        try:
+            yield
+        finally:
+            os.close(fd)
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
@@ -91,23 +129,56 @@ def digest(inputs: Mapping[str, Any]) -> str:
 
 
 def source_digest(*modules: str) -> str:
-    """Of the code that a cached stage depends on, e.g. `contextrl.agents`, `contextrl.pairs`."""
+    """Of the code that a cached stage depends on: a package, e.g. `contextrl.agents`, with all
+    below it, or one file of it, e.g. `contextrl.scripts:job_play.py`.
+    """
     hasher = hashlib.sha256()
     for module in modules:
         package, _, file = module.partition(":")
         root = importlib.resources.files(package)
-        files = [root / file] if file else sorted(root.iterdir(), key=lambda item: item.name)
-        for item in files:
-            if item.is_file() and item.name.endswith((".py", ".jinja")):
-                hasher.update(item.name.encode() + item.read_bytes())
+        for name, item in [(file, root / file)] if file else _code_below(root):
+            hasher.update(f"{name}\0".encode() + item.read_bytes())
     return hasher.hexdigest()[:12]
 
 
+def _code_below(folder: Traversable, place: str = "") -> Iterator[tuple[str, Traversable]]:
+    for item in sorted(folder.iterdir(), key=lambda each: each.name):
+        name = f"{place}{item.name}"
+        if item.is_dir():
+            yield from _code_below(item, f"{name}/")
+        elif item.name.endswith((".py", ".jinja", ".toml")):
+            yield name, item
+
+
 def file_digest(path: Path) -> str:
-    """Of one file, or of a folder's files in order of their names."""
-    hasher = hashlib.sha256()
+    """Of one file, or of all files of a folder. Raises `ScriptError` if there is none."""
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    if not files:
+        raise ScriptError(f"expected a file or a folder of files at {path}, found none")
+    hasher = hashlib.sha256()
     for item in files:
-        hasher.update(item.name.encode())
-        hasher.update(item.read_bytes())
+        with item.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        name = item.name if item == path else item.relative_to(path).as_posix()
+        hasher.update(f"{name}\0".encode() + content)
     return hasher.hexdigest()[:16]
+
+
+def model_digest(model: Path) -> str:
+    """Of a folder's files; of a name on the hub, and of the revision that would be loaded."""
+    if model.exists() or model.is_absolute() or len(model.parts) > 2:
+        return file_digest(model)
+    return digest({"model": str(model), "revision": _hub_revision(str(model))})
+
+
+def _hub_revision(name: str) -> str:
+    """The snapshot that its configuration is read from; empty where none can be had."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    file = "config.json"
+    try:
+        found = try_to_load_from_cache(name, file)
+        found = found if isinstance(found, str) else hf_hub_download(name, file)
+        return Path(found).parent.name
+    except (OSError, ValueError):  # no network and not on this disk, or no such model
+        return ""

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from contextrl.envs.cleanup import run_label
 from contextrl.envs.places import end_run, without_engine
+from contextrl.pairs.hub import settled
 from contextrl.scripts import job_report
-from contextrl.scripts.job_checks import check_inputs
+from contextrl.scripts.job_checks import check_engine, check_inputs
 from contextrl.scripts.job_open_tasks import choose_open_tasks
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
 from contextrl.scripts.job_policy import warm_policy
 from contextrl.scripts.job_tasks import TRAIN as TRAIN_SPLIT
-from contextrl.scripts.job_tasks import JobTasks, local_file, prepare_tasks
+from contextrl.scripts.job_tasks import JobTasks, prepare_tasks
 from contextrl.scripts.job_train import read_metrics, summary_line, train, write_dataset
 from contextrl.scripts.run_folder import (
     CONFIG,
@@ -38,6 +40,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     """The whole job; the run folder it ends in."""
     config = load_run(resume) if resume else compose(overrides)
     PAPOConfig.from_mapping(config.get("papo")).require_images(sees=False)
+    check_engine(config, CAConfig.from_mapping(config.ca))
     run_dir = resume or new_run_dir(config)
     prepared = (run_dir / CONFIG).exists()
     job, ca = JobConfig.from_mapping(config.job), CAConfig.from_mapping(config.ca)
@@ -62,7 +65,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
                 on_metrics=lambda line: stages.say(summary_line(line, total)),
             )
     finally:
-        left = end_run(run_dir.name)
+        left = end_run(run_label(run_dir))
         if left:
             stages.say(f"removed {len(left)} sandboxes that the training left running")
     with stages.stage("report", "before against after"):
@@ -113,9 +116,10 @@ def prepare(
             stages.say(f"{pairs}{' (cached)' if cached else ''}")
         with open_dict(config):
             config.ca.pairs, config.ca.held_out = str(pairs / TRAIN), str(pairs / HELD_OUT)
-    elif ca.pairs is not None:
+    else:
         with open_dict(config):
-            config.ca.pairs = str(local_file(ca.pairs).absolute())
+            config.ca.pairs = ca.pairs and settled(ca.pairs)
+            config.ca.held_out = ca.held_out and settled(ca.held_out)
     data = run_dir / "data"
     train_tasks, validate_tasks = {TRAIN_SPLIT: tasks.training()}, tasks.validation()
     check_inputs(

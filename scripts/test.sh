@@ -48,7 +48,11 @@ tests() {
     local before after left code=0 workers=()
     # Everything: a file to each core, four at most, as each may run a dozen sandboxes. With
     # arguments: one process, as a debugger wants it.
-    if (($# == 0)); then workers=(-n "$(($(nproc) < 4 ? $(nproc) : 4))" --dist loadfile); fi
+    # Threads of several workers on the same cores wait for each other: half of the speed.
+    if (($# == 0)); then
+        workers=(-n "$(($(nproc) < 4 ? $(nproc) : 4))" --dist loadfile)
+        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    fi
     before=$(ownerless_containers)
     run "$bin/python" -m pytest --durations=15 "${workers[@]}" "$@" || code=$?
     after=$(ownerless_containers)
@@ -67,9 +71,9 @@ if [[ ${1:-} == --static ]]; then
     exit
 fi
 if [[ ${CONTEXTRL_REQUIRE_DOCKER:-0} == 1 ]]; then
-    bash scripts/setup.sh --docker
+    bash scripts/setup.sh --docker --test-tools
 else
-    bash scripts/setup.sh --docker-if-possible
+    bash scripts/setup.sh --docker-if-possible --test-tools
 fi
 if (($# == 0)); then static_checks; fi
 tests "$@"

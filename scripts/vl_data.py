@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from contextrl.pairs.errors import PairsError
+from contextrl.pairs.hub import settled
 from contextrl.pairs.vqa import VQARow
 from contextrl.verl_ext.errors import ConfigError, ImageTokensError
 from contextrl.verl_ext.settings_vl import VLConfig
 from contextrl.verl_ext.vqa import question_prompt
-from contextrl.verl_ext.vqa_rows import HUB_PREFIX, VQARows
+from contextrl.verl_ext.vqa_rows import VQARows
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,12 @@ def choose_rows(
     """Questions of the files; pairs among their rows are the CA loss's and are left out.
 
     Without `validate` a share of `train` is held out, chosen by the rows' numbers alone. Raises
-    `PairFileError` or `ConfigError`.
+    `PairFileError`, `SourceError` or `ConfigError`.
     """
-    source = absolute(train)
+    source = settled(train)
     numbers = VQARows.open(source).kinds()[0]
     if validate:
-        held_out = {name: absolute(file) for name, file in validate.items()}
+        held_out = {name: settled(file) for name, file in validate.items()}
         return Asked(source, numbers), {
             name: Asked(file, VQARows.open(file).kinds()[0][:limit])
             for name, file in held_out.items()
@@ -59,10 +60,6 @@ def choose_rows(
     return Asked(source, sorted(ranked[n_held_out:])), {
         HELD_OUT: Asked(source, sorted(ranked[:n_held_out]))
     }
-
-
-def absolute(source: str) -> str:
-    return source if source.startswith(HUB_PREFIX) else str(Path(source).absolute())
 
 
 def write_rows(
@@ -85,14 +82,14 @@ def write_rows(
     for split, of_split in asked.items():
         table = VQARows.open(of_split.source)
         for place, number in enumerate(of_split.numbers):
-            row = table.row(number)
             try:
                 if place < CHECKED:
-                    _check(row, tokenizer, vl, max_prompt_tokens)
+                    _check(table.row(number), tokenizer, vl, max_prompt_tokens)
             except (PairsError, ImageTokensError, ConfigError) as error:
                 left_out += 1
                 logger.warning("left out: %s", error)
                 continue
+            row = table.words(number)
             rows.append(
                 {
                     "data_source": split,

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from contextrl.pairs.hub import settled
 from contextrl.pairs.render import option_token_ids
 from contextrl.scripts import vl_report
+from contextrl.scripts.job_checks import check_engine
 from contextrl.scripts.job_train import read_metrics, summary_line, train
 from contextrl.scripts.run_folder import (
     CONFIG,
@@ -27,13 +29,15 @@ from contextrl.scripts.run_folder import (
     save_whole,
 )
 from contextrl.scripts.stages import Cache, Stages
-from contextrl.scripts.vl_data import TRAIN, Asked, absolute, choose_rows, write_rows
+from contextrl.scripts.vl_data import TRAIN, Asked, choose_rows, write_rows
 from contextrl.scripts.vl_open import choose_open_questions
 from contextrl.scripts.vl_policy import measured_line, warm_vl_policy
 from contextrl.scripts.vl_scenes import known_and_unseen, prepare_scenes
 from contextrl.verl_ext.compose import CONFIG_DIR, compose
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.pair_set import PairSet
+from contextrl.verl_ext.pair_source import measured_pairs
+from contextrl.verl_ext.probing import PairProbe
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.settings_papo import PAPOConfig
@@ -47,6 +51,7 @@ def run(overrides: Sequence[str], resume: Path | None, stages: Stages) -> Path:
     if not any(each.startswith("preset=") for each in overrides):
         overrides.append("preset=tiny-vl-cpu")
     config = load_run(resume) if resume else compose(overrides)
+    check_engine(config, CAConfig.from_mapping(config.ca))
     run_dir = resume or new_run_dir(config, "vl")
     job = JobConfig.from_mapping(config.job)
     papo = PAPOConfig.from_mapping(config.get("papo"))
@@ -72,7 +77,7 @@ def prepare(config: DictConfig, run_dir: Path, job: JobConfig, stages: Stages) -
     cache = Cache(Path(job.cache_dir or ".cache/contextrl").absolute())
     ca, vl = CAConfig.from_mapping(config.ca), job.vl
     train_file, validate = vl.train, dict(vl.validate)
-    pairs, held_out = ca.pairs and absolute(ca.pairs), ca.held_out and absolute(ca.held_out)
+    pairs, held_out = ca.pairs and settled(ca.pairs), ca.held_out and settled(ca.held_out)
     drawn = chosen = None
     if train_file is None:
         with stages.stage("scenes", "questions and pairs drawn by program"):
@@ -129,6 +134,8 @@ def check_and_write(
     option_token_ids(tokenizer, ca.prefill or "")
     if ca.pairs is not None:
         stages.say(f"{len(PairSet.load(ca, tokenizer))} pairs for the CA loss")
+    if (pairs := measured_pairs(ca)) is not None:
+        stages.say(f"{len(PairProbe(ca, pairs, tokenizer))} pairs to measure selection on")
     data = run_dir / "data"
     for name, splits in ((TRAIN, {TRAIN: asked}), ("validate", measured)):
         left_out = write_rows(

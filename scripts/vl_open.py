@@ -95,7 +95,7 @@ def _chances(
         for number in range(start, min(start + BATCH, len(rows))):
             row = rows.row(number)
             images = tuple(open_image(image, row_id=row.row_id) for image in row.images)
-            turn = Turn(row.problem.strip() + vl.format_prompt, reply_to(row.answer))
+            turn = Turn(row.problem.strip(), reply_to(row.answer), vl.format_prompt)
             examples.append(Example(images, (turn,)))
         chances += chances_of_replies(policy, tokenizer, examples)
         progress("questions", len(chances), len(rows))

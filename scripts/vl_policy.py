@@ -65,7 +65,7 @@ def _make(vl: VLConfig, ca: CAConfig, drawn: Scenes, folder: Path, progress: Pro
             two_images(pair, False, False, vl.format_prompt),
         ):
             for turn in example.turns:
-                texts.append(turn.asked.replace("<image>", "") + turn.reply)
+                texts.append(turn.asked.replace("<image>", "") + turn.closing + turn.reply)
         texts.append(style.ask.format(question=pair.question, answer=pair.answer_negative))
     texts += [style.opening + style.option.format(letter="A", image="")] * 20
     tokenizer = build_tokenizer(texts, vl.tiny.vocab_size)

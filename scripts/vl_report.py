@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contextrl.envs.types import Record
-from contextrl.pairs.probe import ProbeReport, accuracy_change
+from contextrl.pairs.probe import ProbeReport
 from contextrl.pairs.probe import summarise as summarise_probe
 from contextrl.scripts.job_train import MetricsLine
 from contextrl.scripts.paired import PairedChange, paired_change
@@ -16,6 +16,7 @@ from contextrl.scripts.report_parts import (
     PLOT,
     ProbeChange,
     curve,
+    p_text,
     revision,
     series,
     span,
@@ -29,6 +30,8 @@ from contextrl.verl_ext.vqa import Answer, read_answers
 __all__ = ["PLOT", "VLSummary", "lines", "plot", "summarise", "write_summary"]
 
 IMAGES, FAMILIES = "heldout_images", "heldout_families"
+PAIRS = "heldout_pairs"
+"""Of rows that were brought: their images may stand in training pairs too."""
 
 
 class VLSummary(Record):
@@ -42,7 +45,8 @@ class VLSummary(Record):
     families: dict[str, PairedChange]
     """Question accuracy by family of scenes, over all validation splits."""
     probe: dict[str, ProbeChange]
-    """Selection accuracy: held-out images, and held-out families where there are any."""
+    """Selection accuracy: of scenes on held-out images, and on held-out families where there are
+    any; else on held-out pairs."""
     train_reward: list[float]
     ca_accuracy: list[float]
     step_seconds: dict[str, float]
@@ -80,7 +84,7 @@ def summarise(
             lambda a: family_of(a.row_id, [*known, *unseen]),
             lambda a: a.accuracy,
         ),
-        probe=_probe(run_dir, steps, unseen),
+        probe=_probe(run_dir, steps, families),
         train_reward=series(done, "critic/rewards/mean"),
         ca_accuracy=series(done, "ca/accuracy"),
         step_seconds=step_seconds(done),
@@ -175,22 +179,19 @@ def _changes(
     }
 
 
-def _probe(run_dir: Path, steps: Sequence[int], unseen: Sequence[str]) -> dict[str, ProbeChange]:
+def _probe(
+    run_dir: Path, steps: Sequence[int], families: tuple[Sequence[str], Sequence[str]]
+) -> dict[str, ProbeChange]:
     files = [run_dir / "probe" / f"step-{step}.json" for step in (*steps[:1], *steps[-1:])]
     if len(steps) < 2 or not all(file.exists() for file in files):
         return {}
     before, after = (ProbeReport.model_validate_json(file.read_bytes()) for file in files)
+    known, unseen = families
     found = {}
-    for name in (IMAGES, FAMILIES):
+    for name in (IMAGES if known else PAIRS, FAMILIES):
         sides = [_part(report, unseen, name == FAMILIES) for report in (before, after)]
         if all(side.prompts for side in sides):
-            found[name] = ProbeChange(
-                before=sides[0].accuracy,
-                after=sides[1].accuracy,
-                change=accuracy_change(*sides),
-                share_a_before=sides[0].share_a,
-                share_a_after=sides[1].share_a,
-            )
+            found[name] = ProbeChange.between(*sides)
     return found
 
 
@@ -205,5 +206,5 @@ def _change(change: PairedChange) -> str:
     return (
         f"{span(change.before, change.before_interval)} -> "
         f"{span(change.after, change.after_interval)}, change "
-        f"{span(change.change, change.change_interval, sign='+')}, p = {change.p_value:.3f}"
+        f"{span(change.change, change.change_interval, sign='+')}, p {p_text(change.p_value)}"
     )

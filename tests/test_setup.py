@@ -109,7 +109,9 @@ def test_the_first_run_installs_from_the_constraints_and_the_second_does_nothing
     constraints = machine.tree / "requirements/constraints-cpu.txt"
     assert venv == "venv"
     assert tools.endswith(f"install -c {constraints} pip setuptools wheel")
-    assert package.endswith(f"--no-build-isolation -c {constraints} -e {machine.tree}[train,dev]")
+    assert package.endswith(
+        f"--no-build-isolation --no-compile -c {constraints} -e {machine.tree}[train,dev]"
+    )
 
     started = time.perf_counter()
     code, said = machine.setup()
@@ -279,7 +281,22 @@ def test_an_engine_that_dies_is_one_line_with_its_log(machine):
 def test_docker_if_possible_goes_on_without(machine):
     code, said = machine.setup("--docker-if-possible")
     assert code == 0
-    assert said.splitlines()[-1].startswith("setup: going on without Docker: expected a Docker")
+    assert "\nsetup: going on without Docker: expected a Docker" in said
+
+
+def test_tools_that_only_tests_need_are_never_what_stops_them(machine):
+    some = machine.tree.parent / "some"
+    some.mkdir()
+    for path in Path("/usr/bin").iterdir():
+        if path.name not in ("bwrap", "chromium"):
+            (some / path.name).symlink_to(path)
+    machine.environment["PATH"] = f"{machine.bin}:{some}"
+    code, said = machine.setup("--test-tools")
+    assert code == 0
+    assert (
+        "setup: no bubblewrap, so tests of sandboxes without Docker are skipped; run: apt" in said
+    )
+    assert "setup: no chromium, so tests of pages in a browser are skipped; run: apt-get" in said
 
 
 def test_a_remote_engine_is_not_ours_to_start(machine):

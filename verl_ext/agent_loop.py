@@ -7,45 +7,15 @@ server produced them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
 
-from contextrl.agents.tokens import ServedTokens, TokenPolicy
+from contextrl.agents.tokens import TokenPolicy
 from contextrl.agents.types import Trajectory
 from contextrl.verl_ext.episodes import Episodes
-
-
-class ServerManagerTokens:
-    """`TokenServer` over veRL's server manager; called from threads, runs on veRL's loop."""
-
-    def __init__(
-        self, manager: Any, sampling_params: dict[str, Any], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._manager = manager
-        self._sampling_params = sampling_params
-        self._loop = loop
-        self.global_steps: list[int] = []
-
-    def generate(
-        self, prompt_ids: Sequence[int], *, max_new_tokens: int, session_id: str
-    ) -> ServedTokens:
-        request = self._manager.generate(
-            request_id=session_id,
-            prompt_ids=list(prompt_ids),
-            sampling_params={
-                **self._sampling_params,
-                "max_tokens": max_new_tokens,
-                "logprobs": True,
-            },
-        )
-        output = asyncio.run_coroutine_threadsafe(request, self._loop).result()
-        step = output.extra_fields.get("global_steps")
-        if step is not None:
-            self.global_steps.append(step)
-        return ServedTokens(tuple(output.token_ids), tuple(output.log_probs))
+from contextrl.verl_ext.server_reply import ServerManagerTokens
 
 
 @register("contextrl_swe")
@@ -57,7 +27,13 @@ class SWEAgentLoop(AgentLoopBase):  # type: ignore[misc]
     ) -> AgentLoopOutput | list[AgentLoopOutput]:
         """An excluded episode returns no output at all: veRL leaves it out of its group."""
         episodes = Episodes.of_this_process(self.config)
-        server = ServerManagerTokens(self.server_manager, sampling_params, self.loop)
+        server = ServerManagerTokens(
+            self.server_manager,
+            sampling_params,
+            self.loop,
+            special_ids=self.tokenizer.all_special_ids,
+            wall_clock_s=episodes.job.limits.wall_clock_s,
+        )
         thinking = episodes.job.enable_thinking
         policy = TokenPolicy(
             "actor",

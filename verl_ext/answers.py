@@ -23,13 +23,21 @@ LONGEST_ANSWER = 1000
 
 
 def same_answer(given: str, expected: str) -> bool:
-    """Symmetric but for choices, of which a letter or its text suffices, and for rounding."""
+    """Symmetric but for choices, of which a letter or its text suffices, and for rounding.
+
+    What could not be decided is not the same: a reward needs to be sure.
+    """
+    return bool(decided_same(given, expected))
+
+
+def decided_same(given: str, expected: str) -> bool | None:
+    """As `same_answer`; None for texts too long to be compared: pairs need answers that differ."""
     if max(len(given), len(expected)) > LONGEST_ANSWER:
-        return bool(given.strip()) and given.strip() == expected.strip()
+        return True if given.strip() and given.strip() == expected.strip() else None
     try:
         return _same(plain(given), plain(expected))
     except TooLongError:
-        return False
+        return None
 
 
 def _same(given: str, expected: str) -> bool:

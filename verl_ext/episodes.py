@@ -7,6 +7,7 @@ are reaped by their labels.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from contextrl.agents.episode import EpisodeKey
+from contextrl.agents.errors import RunStoreError
 from contextrl.agents.prompting import PromptSet, prompt_set
 from contextrl.agents.rollout import rollout
 from contextrl.agents.store import RunStore
 from contextrl.agents.types import Policy, Trajectory
+from contextrl.envs.cleanup import run_label
 from contextrl.envs.container import SandboxLimits
 from contextrl.envs.grading import CachingGrader, DockerGrader
 from contextrl.envs.places import open_provider
@@ -30,6 +33,8 @@ from contextrl.verl_ext.settings import JobConfig
 
 EPISODES_FOLDER = "episodes"
 """Below the run folder."""
+FATAL = "fatal.txt"
+"""Below it too: why the training must end, see `end_training`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Episodes:
         tasks = _tasks(job)
         provider = open_provider(
             limits=limits,
-            run_id=run_dir.name,
+            run_id=run_label(run_dir),
             recycle=job.sandbox.recycle,
             images=[task.image for task in tasks.values()],
             image_budget_gb=job.sandbox.image_budget_gb,
@@ -112,14 +117,29 @@ class Episodes:
                 key=EpisodeKey(phase=phase, train_step=train_step, sample=sample),
                 witness=journal,
             )
-            if trajectory.trajectory_id not in self.store:  # a resumed step plays them again
+            try:
+                # Played again by a resumed step, it takes the earlier one's place: what is stored
+                # is what the trainer gets.
                 self.store.append(trajectory)
+            except RunStoreError as error:
+                end_training(Path(self.job.run_dir), error)
+                raise
         return trajectory
 
     def close(self) -> None:
         self.threads.shutdown(cancel_futures=True)
         self.provider.close()
         self.store.close()
+
+
+def end_training(run_dir: Path, error: Exception) -> None:
+    """The job that watches the training ends it and says why.
+
+    For what no other episode can escape either. veRL would go on without the episodes that failed.
+    On a full disk the file is there and empty, which says it as well.
+    """
+    with contextlib.suppress(OSError):
+        (run_dir / FATAL).write_text(" ".join(str(error).split()), encoding="utf-8")
 
 
 _lock = threading.Lock()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from contextrl.pairs.errors import ImageError, PromptBudgetError
-from contextrl.pairs.images import open_image
 from contextrl.pairs.render import EncodedPair, PairPromptStyle, encode, orders
 from contextrl.pairs.render import token_counter as make_token_counter
 from contextrl.pairs.types import Order
-from contextrl.verl_ext.errors import ConfigError, ImageTokensError
-from contextrl.verl_ext.pair_source import FixedPair, OwnPair, PairSource, pair_styles
+from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.pair_fit import look_through
+from contextrl.verl_ext.pair_source import (
+    FixedPair,
+    OwnPair,
+    PairSource,
+    pair_styles,
+    training_pairs,
+)
 from contextrl.verl_ext.sampler import Draw
 from contextrl.verl_ext.settings import CAConfig
 
@@ -30,7 +35,7 @@ _FLIPPED = {
 
 
 class PairSet:
-    """Pairs that fit the budget. Which those are is found once, by rendering each in one order."""
+    """Pairs that the model can take; which those are is found once."""
 
     def __init__(self, config: CAConfig, pairs: PairSource, tokenizer: Any) -> None:
         self.config = config
@@ -39,26 +44,23 @@ class PairSet:
         self._styles = pair_styles(config.style, config.prefill)
         self._count_tokens = make_token_counter(tokenizer)
         self._encoded: dict[tuple[int, Order], EncodedPair] = {}
-        self._numbers: list[int] = []
-        ids: list[str] = []
-        for number, pair in enumerate(pairs):
-            if self._fits(pair):
-                self._numbers.append(number)
-            ids.append(pair.pair_id)
-        self._orders = orders(ids, config.seed)
-        logger.info("%d/%d pairs fit %d tokens", len(self), len(pairs), config.max_prompt_tokens)
+        budget = config.max_prompt_tokens
+        seen = list(look_through(pairs, tokenizer, self._styles, max_tokens=budget))
+        self._numbers = [each.number for each in seen if not each.reason]
+        self._orders = orders((each.pair_id for each in seen if each.pair_id), config.seed)
+        logger.info("%d/%d pairs fit %d tokens", len(self), len(pairs), budget)
         if not self._numbers:
+            first = f"; the first: {seen[0].reason}" if seen else ""
             raise ConfigError(
-                f"expected pairs that fit ca.max_prompt_tokens={config.max_prompt_tokens} in "
-                f"{config.pairs}, found none of {len(pairs)}; raise the budget or mine shorter ones"
+                "expected pairs that the model can take and that fit "
+                f"ca.max_prompt_tokens={budget} in {config.pairs}, found none of {len(pairs)}; "
+                f"raise the budget or mine shorter ones{first}"
             )
 
     @classmethod
     def load(cls, config: CAConfig, tokenizer: Any) -> PairSet:
-        """Reads `config.pairs`. Raises `PairFileError` or `ConfigError`."""
-        if config.pairs is None:
-            raise ConfigError("expected ca.pairs to name a pair file, found null")
-        return cls(config, PairSource.open(config.pairs), tokenizer)
+        """Reads `config.pairs`. Raises `PairFileError`, `SourceError` or `ConfigError`."""
+        return cls(config, training_pairs(config), tokenizer)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -87,24 +89,3 @@ class PairSet:
             count_tokens=self._count_tokens,
         )
         return encode(rendered, self._tokenizer)
-
-    def _fits(self, pair: OwnPair | FixedPair) -> bool:
-        """Within the budget, and its images, if any, are such that the model can take them."""
-        try:
-            rendered = self._source.render(
-                pair,
-                Order.POSITIVE_FIRST,
-                self._styles,
-                max_tokens=self.config.max_prompt_tokens,
-                count_tokens=self._count_tokens,
-            )
-            n_tokens = self._count_tokens(rendered.prompt + rendered.prefill)
-            for file in rendered.images:
-                size = open_image(file, row_id=pair.pair_id).size
-                n_tokens += self._tokenizer.n_tokens(size, row_id=pair.pair_id)
-        except PromptBudgetError:
-            return False
-        except (ImageError, ImageTokensError) as error:
-            logger.warning("left out: %s", error)
-            return False
-        return n_tokens <= self.config.max_prompt_tokens

@@ -1,13 +1,15 @@
-"""Where pairs come from, whatever their contexts: a folder, released JSONL, rows of images."""
+"""Where pairs come from, whatever their contexts: a folder, released JSONL, rows of a table."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contextrl.pairs.budget import CountTokens
+from contextrl.pairs.hub import fetched, on_hub
 from contextrl.pairs.images import ImageStore
 from contextrl.pairs.released import ReleasedPair
 from contextrl.pairs.render import STYLES, PairPromptStyle, render
@@ -16,7 +18,9 @@ from contextrl.pairs.store import PAIRS, read_any
 from contextrl.pairs.types import ImagePair, ImageRef, Order, RenderedPair, TrajectoryPair
 from contextrl.pairs.vqa import ReleasedImagePair
 from contextrl.verl_ext.errors import ConfigError
-from contextrl.verl_ext.vqa_rows import VQARows, is_row_file
+from contextrl.verl_ext.pair_tables import text_pairs
+from contextrl.verl_ext.settings import CAConfig
+from contextrl.verl_ext.vqa_rows import COLUMNS, VQARows, open_table
 
 OwnPair = TrajectoryPair | ImagePair
 FixedPair = ReleasedPair | ReleasedImagePair
@@ -58,12 +62,26 @@ class PairSource(Sequence[OwnPair | FixedPair]):
 
     @classmethod
     def open(cls, source: str | Path) -> PairSource:
-        """Raises `PairFileError`."""
-        if is_row_file(source):
-            return cls(_RowPairs(VQARows.open(source)))
-        path = Path(source)
+        """A pair folder, the released JSONL, parquet of any kind, or either of the hub.
+
+        Raises `PairFileError`, or `SourceError` for the hub.
+        """
+        name = fetched(str(source))
+        if on_hub(name) or name.endswith(".parquet"):
+            table = open_table(name)
+            if set(table.column_names) >= COLUMNS:
+                rows = VQARows(name, table)
+                return cls(_RowPairs(rows, rows.kinds()[1]))
+            return cls(text_pairs(name, table))
+        path = Path(name)
         folder = path.parent if path.name == PAIRS else path
         return cls(read_any(path), ImageStore(folder).read)
+
+    def only(self, numbers: Iterable[int]) -> PairSource:
+        """The pairs of these numbers; none is read for it."""
+        if isinstance(self._pairs, _RowPairs):
+            return PairSource(self._pairs.only(numbers), self._read)
+        return PairSource([self._pairs[number] for number in numbers], self._read)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -106,10 +124,43 @@ class PairSource(Sequence[OwnPair | FixedPair]):
         )
 
 
+def training_pairs(config: CAConfig) -> PairSource:
+    """Those of `ca.pairs` that are trained on. Raises `PairFileError`, `SourceError` or
+    `ConfigError`."""
+    if config.pairs is None:
+        raise ConfigError("expected ca.pairs to name a pair file, found null")
+    source = PairSource.open(config.pairs)
+    held_out = set(_held_out_numbers(config, len(source)))
+    return source.only(n for n in range(len(source)) if n not in held_out) if held_out else source
+
+
+def measured_pairs(config: CAConfig) -> PairSource | None:
+    """Those that the probe asks about before and after: of `ca.held_out`, else what
+    `ca.n_held_out` leaves out of training; None for none. Raises as `training_pairs` does."""
+    if config.held_out is not None:
+        return PairSource.open(config.held_out)
+    if config.pairs is None or config.n_held_out == 0:
+        return None
+    source = PairSource.open(config.pairs)
+    numbers = _held_out_numbers(config, len(source))
+    return source.only(numbers) if numbers else None
+
+
+def _held_out_numbers(config: CAConfig, n_pairs: int) -> list[int]:
+    """By the pairs' numbers alone: the same in every process and run, and none is read."""
+    if config.held_out is not None:
+        return []
+    ranked = sorted(range(n_pairs), key=lambda n: hashlib.sha256(f"{n}".encode()).digest())
+    return sorted(ranked[: min(config.n_held_out, n_pairs // 4)])
+
+
 class _RowPairs(Sequence[FixedPair]):
-    def __init__(self, rows: VQARows) -> None:
+    def __init__(self, rows: VQARows, numbers: Sequence[int]) -> None:
         self._rows = rows
-        self._numbers = rows.kinds()[1]
+        self._numbers = numbers
+
+    def only(self, numbers: Iterable[int]) -> _RowPairs:
+        return _RowPairs(self._rows, [self._numbers[number] for number in numbers])
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -19,6 +19,7 @@ from contextrl.pairs.render import EncodedPair
 from contextrl.pairs.render import token_counter as make_token_counter
 from contextrl.pairs.types import Order, RenderedPair
 from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.pair_fit import look_through
 from contextrl.verl_ext.pair_source import (
     FixedPair,
     OwnPair,
@@ -47,17 +48,35 @@ class WorkerGroupScorer:
         return list(of_ranks[0])
 
 
-def probe_held_out(config: CAConfig, tokenizer: Any, scorer: PairScorer) -> ProbeReport:
-    """Both orders of every pair of `config.held_out`; released pairs in their one order."""
-    if config.held_out is None:
-        raise ConfigError("expected ca.held_out to name a pair file, found null")
-    return probe_source(
-        PairSource.open(config.held_out),
-        scorer,
-        tokenizer,
-        pair_styles(config.style, config.prefill),
-        max_tokens=config.max_prompt_tokens,
-    )
+class PairProbe:
+    """What a run is measured on, before and after: `measured_pairs` that the model can take."""
+
+    def __init__(self, config: CAConfig, source: PairSource, tokenizer: Any) -> None:
+        """Raises `ConfigError` if the model can take none."""
+        self._styles = pair_styles(config.style, config.prefill)
+        self._budget = config.max_prompt_tokens
+        self._tokenizer = tokenizer
+        seen = list(look_through(source, tokenizer, self._styles, max_tokens=self._budget))
+        numbers = [each.number for each in seen if not each.reason]
+        if not numbers:
+            first = f"; the first: {seen[0].reason}" if seen else ""
+            raise ConfigError(
+                "expected pairs in ca.held_out that the model can take and that fit "
+                f"ca.max_prompt_tokens={self._budget}, found none of {len(source)}{first}"
+            )
+        self._source = source.only(numbers)
+        self._left_out = len(source) - len(numbers)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def report(self, scorer: PairScorer) -> ProbeReport:
+        """Both orders of every pair; released pairs in their one order."""
+        report = probe_source(
+            self._source, scorer, self._tokenizer, self._styles, max_tokens=self._budget
+        )
+        left_out = report.over_budget + self._left_out
+        return report.model_copy(update={"over_budget": left_out})
 
 
 def probe_source(

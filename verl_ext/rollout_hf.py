@@ -19,7 +19,9 @@ from verl.workers.rollout.utils import ensure_async_iterator
 
 from contextrl.verl_ext.errors import ModelError
 from contextrl.verl_ext.generation import GenerationEngine, SamplingParams
+from contextrl.verl_ext.sampling import check_sampling
 from contextrl.verl_ext.scorer_hf import load_model, load_tokenizer
+from contextrl.verl_ext.server_reply import NO_ROOM
 from contextrl.verl_ext.vision import is_vision
 
 NAME = "hf"
@@ -29,6 +31,8 @@ class HFServer:
     """The actor behind one replica. Method names are veRL's server protocol."""
 
     def __init__(self, model_path: str, config: Any, replica_rank: int) -> None:
+        check_sampling(config)
+        check_sampling(config.val_kwargs)
         # The other half of the machine is for sandboxes, which are busy at the same time.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         model = load_model(model_path, torch.float32)
@@ -51,12 +55,22 @@ class HFServer:
         image_data: list[Any] | None = None,
         **_: Any,
     ) -> TokenOutput:
-        """One reply. `image_data` holds the images as `QwenVisionTokenizer.prepared` made them."""
+        """One reply, cut where the context ends.
+
+        `image_data` holds the images as `QwenVisionTokenizer.prepared` made them.
+        """
+        check_sampling(sampling_params)
+        room = self.config.max_model_len - len(prompt_ids)
+        if room < 1:
+            raise ValueError(
+                f"a prompt of {len(prompt_ids)} tokens {NO_ROOM} within {self.config.max_model_len}"
+            )
         vision = None
         if self.tokenizer is not None:
             vision = self.tokenizer.inputs_of(prompt_ids, image_data or [], row_id=request_id)
+        asked = sampling_params.get("max_tokens") or self.config.response_length
         params = SamplingParams(
-            max_new_tokens=sampling_params.get("max_tokens") or self.config.response_length,
+            max_new_tokens=min(asked, room),
             temperature=sampling_params.get("temperature", 1.0),
             stop_token_ids=self.end_ids | frozenset(sampling_params.get("stop_token_ids") or ()),
         )
@@ -65,7 +79,7 @@ class HFServer:
         return TokenOutput(
             token_ids=completion.token_ids,
             log_probs=completion.logprobs,
-            stop_reason="completed",
+            stop_reason="completed" if completion.finished else "length",
             extra_fields={"global_steps": self.global_steps},
         )
 

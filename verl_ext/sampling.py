@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
+from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.vision import VisionInputs
 
 
@@ -35,3 +37,17 @@ class Request:
     """Images of the prompt and where its tokens stand; None for a model of text."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+
+def check_sampling(asked: Any) -> None:
+    """Raises `ConfigError` for sampling that the engine does not do.
+
+    `asked` is what veRL passes on: a configuration of rollouts, or the parameters of one request.
+    """
+    for name, *neutral in (("top_p", 1.0), ("top_k", -1, 0), ("repetition_penalty", 1.0)):
+        value = asked.get(name)
+        if value is not None and value not in neutral:
+            raise ConfigError(
+                f"expected {name}={neutral[0]} with rollout.name=hf, which samples from the whole "
+                f"vocabulary, found {value}; leave it out, in val_kwargs too, or use vllm"
+            )

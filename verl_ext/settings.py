@@ -34,15 +34,21 @@ class Reuse(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CAConfig:
-    """Values of `ca:`. Sources for the defaults: the release's agentic recipe."""
+    """Values of `ca:`. The default of `lam` is the paper's for Klear and the release's for
+    Qwen2.5-VL, the others are the release's agentic recipe; a preset states its model's own."""
 
     lam: float = 0.005
     """Weight of the CA loss. 0 still measures the margins of the drawn pairs, without gradient."""
     clip: float = 5.0
     pairs: str | None = None
-    """Pair file or folder to train on; null trains plain GRPO."""
+    """Pair file or folder to train on, or of the hub: hf://owner/name, hf://owner/name@split, or
+    hf://owner/name/PATTERN for one file; null trains plain GRPO."""
     held_out: str | None = None
-    """Pair file or folder for the probe at every validation; null for none."""
+    """Pair file or folder for the probe at every validation; null for none but `n_held_out`."""
+    n_held_out: int = 0
+    """With `held_out` null: so many of `pairs` are only measured on, chosen by their numbers alone.
+    At most a quarter. They may share contexts with others: `mine` splits pairs of one's own better.
+    """
     pairs_per_step: int = 8
     """Over all ranks, per optimizer step."""
     micro_batch_size: int = 1
@@ -71,13 +77,12 @@ class CAConfig:
         for name in ("pairs_per_step", "micro_batch_size", "max_prompt_tokens", "min_pixels"):
             value = getattr(self, name)
             _require(value >= 1, f"ca.{name} must be >= 1, got {value}")
+        for name in ("n_held_out", "grad_norm_every"):
+            value = getattr(self, name)
+            _require(value >= 0, f"ca.{name} must be >= 0, got {value}")
         _require(
             self.max_pixels >= self.min_pixels,
             f"ca.max_pixels must be >= ca.min_pixels {self.min_pixels}, got {self.max_pixels}",
-        )
-        _require(
-            self.grad_norm_every >= 0,
-            f"ca.grad_norm_every must be >= 0, got {self.grad_norm_every}",
         )
 
     @classmethod
@@ -127,7 +132,7 @@ class TaskConfig:
     package: str | None = None
     """A package known to `contextrl tasks build`; its splits replace the two fields below."""
     train: str | None = None
-    """Task or dataset file (JSONL or parquet)."""
+    """Task or dataset file (JSONL or parquet), or of the hub as `ca.pairs`."""
     validate: dict[str, str] = field(default_factory=dict)
     """Split name to file."""
     n_train: int = 240

@@ -75,7 +75,7 @@ class VLConfig:
     """Values of `job.vl:`."""
 
     train: str | None = None
-    """Rows to train on: a parquet file or hf://owner/name; null draws scenes."""
+    """Rows to train on: a parquet file, or of the hub as `ca.pairs`; null draws scenes."""
     validate: dict[str, str] = field(default_factory=dict)
     """Split name to rows; empty holds some of `train` out."""
     validate_limit: int | None = 256
@@ -84,7 +84,8 @@ class VLConfig:
         " To answer this question, you need to think step by step. Provide your thinking process "
         "in <think></think>. Provide your final answer in <answer></answer>."
     )
-    """Appended to every question; the release's words for Qwen2.5-VL."""
+    """Appended to every question, its tags as the tokens they may be; the release's words for
+    Qwen2.5-VL."""
     reply_prefix: str = ""
     """What every reply begins with, e.g. the `<think>` that a thinking model's template opens."""
     tiny: TinyVLConfig = field(default_factory=TinyVLConfig)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
@@ -113,6 +117,25 @@ def match_like_tokens(attention: Any) -> None:
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Hugging Face layout: `AutoModelForCausalLM.from_pretrained(folder)` loads it."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Hugging Face layout: `AutoModelForCausalLM.from_pretrained(folder)` loads it.
+
+    Raises `OSError` if it cannot be written.
+    """
+    with writing(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The libraries that write models raise errors of their own; those of a disk become `OSError`,
+    with the number that safetensors leaves in its text.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(folder)) from error

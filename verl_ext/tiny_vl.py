@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from contextrl.verl_ext.settings_vl import TinyVL, TinyVLConfig
-from contextrl.verl_ext.tiny import END, PAD, match_like_tokens, train_tokenizer
+from contextrl.verl_ext.tiny import END, PAD, match_like_tokens, train_tokenizer, writing
 
 MERGE = 2
 """Patches per side of one image token."""
@@ -141,6 +141,10 @@ def build_model(config: TinyVLConfig, tokenizer: PreTrainedTokenizerFast) -> Any
 
 
 def save_vl(model: Any, processor: Any, folder: Path) -> None:
-    """Hugging Face layout: `AutoModelForImageTextToText` and `AutoProcessor` load it."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    """Hugging Face layout: `AutoModelForImageTextToText` and `AutoProcessor` load it.
+
+    Raises `OSError` if it cannot be written.
+    """
+    with writing(folder):
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from verl.utils.device import get_device_name
 
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.errors import ConfigError, EmptyBatchError
+from contextrl.verl_ext.pair_source import measured_pairs
 from contextrl.verl_ext.papo import REQUEST_KEY as PAPO_KEY
 from contextrl.verl_ext.papo import PAPORequest
-from contextrl.verl_ext.probing import WorkerGroupScorer, probe_held_out
+from contextrl.verl_ext.probing import PairProbe, WorkerGroupScorer
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.settings_papo import PAPOConfig
@@ -126,9 +128,9 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _validate(self) -> dict[str, float]:
         metrics: dict[str, float] = super()._validate()
-        if self.ca.held_out is not None:
+        if self._pair_probe is not None:
             scorer = WorkerGroupScorer(self.actor_rollout_wg, self.ca.micro_batch_size)
-            report = probe_held_out(self.ca, self._probe_tokenizer(), scorer)
+            report = self._pair_probe.report(scorer)
             path = self._run_dir / "probe" / f"step-{self.global_steps}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -139,6 +141,11 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
             }
         self._log_metrics("validate", metrics)
         return metrics
+
+    @cached_property
+    def _pair_probe(self) -> PairProbe | None:
+        pairs = measured_pairs(self.ca)
+        return None if pairs is None else PairProbe(self.ca, pairs, self._probe_tokenizer())
 
     def _probe_tokenizer(self) -> Any:
         """veRL's tokenizer knows of no images; one that does is read from the model's folder."""

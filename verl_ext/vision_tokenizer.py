@@ -171,11 +171,7 @@ class QwenVisionTokenizer:
 
     def _size(self, size: tuple[int, int], row_id: str) -> tuple[int, int]:
         width, height = size
-        if max(size) > MAX_ASPECT * min(size):
-            raise ImageTokensError(
-                f"{row_id}: expected an image with sides within {MAX_ASPECT}:1, found "
-                f"{width} x {height}; crop it or drop the row"
-            )
+        _require_aspect(size, f"{width} x {height}", row_id)
         height, width = smart_resize(
             height,
             width,
@@ -183,6 +179,8 @@ class QwenVisionTokenizer:
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
         )
+        # A server prepares what it gets once more, and whole tokens are a coarse grid.
+        _require_aspect((width, height), f"{size[0]} x {size[1]} as {width} x {height}", row_id)
         return width, height
 
     def _positions(self, ids_T: Tensor, grid_thw: Tensor | None) -> Tensor:
@@ -192,6 +190,14 @@ class QwenVisionTokenizer:
         kinds_T = (ids_T == self.image_token_id).int()
         seen, _ = self._rope(ids_T[None], mm_token_type_ids=kinds_T[None], image_grid_thw=grid_thw)
         return torch.cat([torch.arange(len(ids_T))[None], seen[:, 0]])
+
+
+def _require_aspect(size: tuple[int, int], found: str, row_id: str) -> None:
+    if max(size) > MAX_ASPECT * min(size):
+        raise ImageTokensError(
+            f"{row_id}: expected an image with sides within {MAX_ASPECT}:1, found {found}; crop it "
+            "or drop the row"
+        )
 
 
 class PixelLimits(Protocol):

@@ -132,9 +132,13 @@ def question_prompt(row: VQARow, tokenizer: Any, vl: VLConfig) -> Prompt:
     Raises `PairsError` or `ImageTokensError` naming the row.
     """
     images = [tokenizer.prepared(file, row_id=row.row_id) for file in row.images]
-    text = row.problem.strip() + vl.format_prompt
     token_ids, vision = encode_prompt(
-        text, tokenizer, images=row.images, row_id=row.row_id, prefill=vl.reply_prefix
+        row.problem.strip(),
+        tokenizer,
+        closing=vl.format_prompt,
+        images=row.images,
+        row_id=row.row_id,
+        prefill=vl.reply_prefix,
     )
     return Prompt(token_ids, vision, images)
 

@@ -16,8 +16,10 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutp
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.profiler import simple_timer
 
+from contextrl.agents.errors import PolicyError
 from contextrl.pairs.errors import PairsError
 from contextrl.verl_ext.errors import ImageTokensError
+from contextrl.verl_ext.server_reply import server_reply
 from contextrl.verl_ext.vision import VisionInputs, extended
 from contextrl.verl_ext.vqa import Prompt, Questions
 
@@ -34,7 +36,9 @@ class VQAAgentLoop(AgentLoopBase):  # type: ignore[misc]
     async def run(
         self, sampling_params: dict[str, Any], **row: Any
     ) -> AgentLoopOutput | list[AgentLoopOutput]:
-        """A row that no model could take has no output at all: veRL leaves it out of its batch."""
+        """A row that no model could take, or whose server failed, has no output at all: veRL leaves
+        it out of its batch.
+        """
         questions = Questions.of_this_process(self.config)
         info, metrics = row["extra_info"], {}
         source, index = str(info["source"]), int(info["index"])
@@ -51,22 +55,28 @@ class VQAAgentLoop(AgentLoopBase):  # type: ignore[misc]
             )
             return []
         hidden = questions.tokenizer.vision_token_ids
-        with simple_timer("generate_sequences", metrics):
-            output = await self.server_manager.generate(
-                request_id=uuid4().hex,
-                prompt_ids=prompt.token_ids,
-                sampling_params={
-                    **sampling_params,
-                    "max_tokens": self.rollout_config.response_length,
-                    "logprobs": True,
-                    "stop_token_ids": sorted(hidden),
-                },
-                image_data=list(prompt.images) or None,
-                mm_processor_kwargs={
-                    "min_pixels": questions.tokenizer.min_pixels,
-                    "max_pixels": questions.tokenizer.max_pixels,
-                },
-            )
+        try:
+            with simple_timer("generate_sequences", metrics):
+                output = await server_reply(
+                    self.server_manager,
+                    timeout_s=float(self.config.job.limits.wall_clock_s),
+                    request_id=uuid4().hex,
+                    prompt_ids=prompt.token_ids,
+                    sampling_params={
+                        **sampling_params,
+                        "max_tokens": self.rollout_config.response_length,
+                        "logprobs": True,
+                        "stop_token_ids": sorted(hidden),
+                    },
+                    image_data=list(prompt.images) or None,
+                    mm_processor_kwargs={
+                        "min_pixels": questions.tokenizer.min_pixels,
+                        "max_pixels": questions.tokenizer.max_pixels,
+                    },
+                )
+        except PolicyError as error:  # never a reward of 0: the group goes on without it
+            logger.error("left out: %s: %s", info["row_id"], error)
+            return []
         ids, mask, logprobs = _without_image_tokens(output, hidden, questions.tokenizer)
         reply = questions.tokenizer.decode(ids, skip_special_tokens=True)
         with simple_timer("compute_score", metrics):

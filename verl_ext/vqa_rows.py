@@ -12,58 +12,57 @@ from pathlib import Path
 from typing import Any
 
 from contextrl.pairs.errors import PairFileError
+from contextrl.pairs.hub import fetched, hub_table, on_hub
 from contextrl.pairs.vqa import VQARow, is_pair
 
-HUB_PREFIX = "hf://"
 IMAGES, PROBLEM, ANSWER, ROW_ID = "images", "problem", "answer", "row_id"
-SUFFIXES = (".parquet", ".jsonl", ".json")
+SOURCE = "source"
+"""Which of a mixed set's sources a row is from; a column that may be missing."""
+COLUMNS = frozenset({IMAGES, PROBLEM, ANSWER})
 
 logger = logging.getLogger(__name__)
 
 
-def is_row_file(name: str | Path) -> bool:
-    """Whether `name` means rows of images rather than pairs of trajectories."""
-    return str(name).startswith(HUB_PREFIX) or str(name).endswith(".parquet")
+def open_table(source: str | Path) -> Any:
+    """A `datasets.Dataset`: `source` is a parquet file, or whatever `pairs.hub` names.
+
+    Raises `PairFileError` if the file is not there or not parquet, `SourceError` for the hub.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    name = fetched(str(source))
+    if on_hub(name):
+        return hub_table(name)
+    if not Path(name).is_file():
+        raise PairFileError(f"expected a file of rows at {name}, found none")
+    try:
+        return datasets.Dataset.from_parquet(name)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PairFileError(f"{name}: expected a parquet file, found: {reason}") from error
 
 
 class VQARows(Sequence[VQARow]):
     """Rows by number. Those that fail to read do so when they are asked for, by their id."""
 
     def __init__(self, source: str, table: Any) -> None:
+        """Raises `PairFileError` if the table has other columns."""
         missing = [name for name in (IMAGES, PROBLEM, ANSWER) if name not in table.column_names]
         if missing:
             raise PairFileError(
                 f"{source}: expected the columns {IMAGES}, {PROBLEM} and {ANSWER}, found no "
                 f"{' and no '.join(missing)}; is this a file of image questions?"
             )
-        import datasets
-
         self.source = source
-        self._table = table.cast_column(IMAGES, datasets.List(datasets.Image(decode=False)))
+        self._table = _with_encoded_images(source, table)
+        self._words = self._table.remove_columns(IMAGES)
         self._has_ids = ROW_ID in table.column_names
 
     @classmethod
     def open(cls, source: str | Path) -> VQARows:
-        """`source`: a parquet file, or `hf://owner/name` with `@split` for another than train.
-
-        Raises `PairFileError` if it is not there or has other columns.
-        """
-        import datasets
-
-        name = str(source)
-        datasets.disable_progress_bars()
-        try:
-            if name.startswith(HUB_PREFIX):
-                repository, _, split = name.removeprefix(HUB_PREFIX).partition("@")
-                table = datasets.load_dataset(repository, split=split or "train")
-            elif not Path(name).is_file():
-                raise PairFileError(f"expected a file of rows at {name}, found none")
-            else:
-                table = datasets.Dataset.from_parquet(name)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            reason = str(error).splitlines()[0]
-            raise PairFileError(f"{name}: expected rows of images, found: {reason}") from error
-        return cls(name, table)
+        """See `open_table`. Raises `PairFileError` or `SourceError`."""
+        return cls(str(source), open_table(source))
 
     def __len__(self) -> int:
         return len(self._table)
@@ -76,21 +75,26 @@ class VQARows(Sequence[VQARow]):
 
     def row(self, index: int) -> VQARow:
         """Raises `PairFileError` naming a row that holds no encoded images."""
-        found = self._table[index]
-        row_id = str(found[ROW_ID]) if self._has_ids else f"{Path(self.source).name}:{index}"
+        words = self.words(index)
         images = []
-        for image in found[IMAGES] or []:
+        for image in self._table[index][IMAGES] or []:
             if image is None or not image.get("bytes"):
                 raise PairFileError(
-                    f"{row_id}: expected images within the file, found a path or nothing; store "
-                    "their bytes"
+                    f"{words.row_id}: expected images within the file, found a path or nothing; "
+                    "store their bytes"
                 )
             images.append(image["bytes"])
+        return words.model_copy(update={"images": tuple(images)})
+
+    def words(self, index: int) -> VQARow:
+        """The row without its images, which are not read."""
+        found = self._words[index]
         return VQARow(
-            row_id=row_id,
+            row_id=str(found[ROW_ID]) if self._has_ids else f"{Path(self.source).name}:{index}",
             problem=str(found[PROBLEM] or ""),
-            images=tuple(images),
+            images=(),
             answer="" if found[ANSWER] is None else str(found[ANSWER]),
+            source=str(found.get(SOURCE) or ""),
         )
 
     def kinds(self) -> tuple[list[int], list[int]]:
@@ -106,3 +110,18 @@ class VQARows(Sequence[VQARow]):
             kind.append(index)
         logger.info("%s: %d questions, %d pairs", self.source, len(questions), len(pairs))
         return questions, pairs
+
+
+def _with_encoded_images(source: str, table: Any) -> Any:
+    """The rows of `images` as lists of undecoded files."""
+    import datasets
+
+    kind = table.features[IMAGES]
+    try:
+        return table.cast_column(IMAGES, datasets.List(datasets.Image(decode=False)))
+    # Of `datasets`, and of Arrow below it, for a column that is none.
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise PairFileError(
+            f"{source}: expected a list of encoded images in each row of the column {IMAGES}, "
+            f"found {' '.join(str(kind).split())[:80]}; put single images into lists of one"
+        ) from error

@@ -38,6 +38,8 @@ class Turn:
     asked: str
     """The first turn's shows the images."""
     reply: str
+    closing: str = ""
+    """Words of ours after `asked`, see `encode.prompt_ids`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Example:
 
 def one_image(pair: ScenePair, positive: bool, format_prompt: str) -> Example:
     image, answer = _side(pair, positive)
-    asked = f"{IMAGE_MARK}{pair.question}{format_prompt}"
-    return Example((image,), (Turn(asked, reply_to(answer)),))
+    turn = Turn(f"{IMAGE_MARK}{pair.question}", reply_to(answer), format_prompt)
+    return Example((image,), (turn,))
 
 
 def two_images(pair: ScenePair, positive: bool, swapped: bool, format_prompt: str) -> Example:
@@ -60,7 +62,7 @@ def two_images(pair: ScenePair, positive: bool, swapped: bool, format_prompt: st
         letter = "A" if of_positive != swapped else "B"
         _, answer = _side(pair, of_positive)
         reply = reply_to(answer, thought=letter)
-        turns.append(Turn(f"{letter}: {pair.question}{format_prompt}", reply))
+        turns.append(Turn(f"{letter}: {pair.question}", reply, format_prompt))
     options = "".join(f"{letter}:{IMAGE_MARK}\n" for letter in "AB")
     turns[0] = replace(turns[0], asked=options + turns[0].asked)
     return Example(images[::-1] if swapped else images, tuple(turns))
@@ -158,14 +160,19 @@ def _said(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Tens
 
 def _encoded(example: Example, tokenizer: Any, number: int) -> tuple[EncodedPair, list[bool]]:
     """The whole conversation, and which of its tokens are the model's."""
+    first = example.turns[0]
     prompt_ids, vision = encode_prompt(
-        example.turns[0].asked, tokenizer, images=example.images, row_id=f"example {number}"
+        first.asked,
+        tokenizer,
+        closing=first.closing,
+        images=example.images,
+        row_id=f"example {number}",
     )
     token_ids, said = list(prompt_ids), [False] * len(prompt_ids)
     for turn_number, turn in enumerate(example.turns):
         if turn_number > 0:
             asked = tokenizer.apply_chat_template(
-                [{"role": "user", "content": turn.asked}],
+                [{"role": "user", "content": turn.asked + turn.closing}],
                 tokenize=False,
                 add_generation_prompt=True,
             )

@@ -65,6 +65,7 @@ class RunScreen(Screen[None]):
         super().__init__()
         self._index = index
         self._shown = 0
+        self._replaced = 0
         """Rows of the index that the table has seen."""
         self._filter = ""
 
@@ -87,7 +88,10 @@ class RunScreen(Screen[None]):
     def _read(self) -> None:
         """A slice of what the files hold, then the next one soon, or a look a second later."""
         found = self._index.refresh(SLICE_S)
-        if len(self._index.rows) > self._shown:  # a watched episode's end reads them as well
+        if self._index.replaced > self._replaced:
+            self._shown, self._replaced = len(self._index.rows), self._index.replaced
+            self._fill()
+        elif len(self._index.rows) > self._shown:  # a watched episode's end reads them as well
             self._add(self._index.rows[self._shown :])
         if not found:
             self.query_one("#running", RunningList).show(self._index.running())

@@ -6,6 +6,7 @@ slices of time, so that a screen can draw in between, and again whenever the fil
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ class TrajectoryIndex:
         """
         self.path = path
         self.rows: list[Row] = []
-        self._ids: set[str] = set()
+        self.replaced = 0
+        """How often a row took the place of an earlier one: its episode was played again."""
+        self._number: dict[str, int] = {}
+        """Trajectory id to row."""
         self._journals = Journals(path)
         self._places: list[tuple[Source, Place]] = []
         self._sources: list[Source]
@@ -78,6 +82,8 @@ class TrajectoryIndex:
             self._sources = [LineSource(path) if path.suffix == ".jsonl" else WholeSource(path)]
         else:
             raise RunStoreError(f"{path}: expected a run folder or a trajectory file, found none")
+        # Elsewhere two rows of one id may be two episodes.
+        self._ours = self._sources[0] if self._sources[0].path.name == TRAJECTORIES else None
         self._branches = None if branches is None else LineSource(branches / TRAJECTORIES)
         self._may_be_others = branches is not None and branches != path / BRANCHES
         if self._branches is not None:
@@ -91,13 +97,23 @@ class TrajectoryIndex:
             for place, raw in source.new():
                 row = _row(len(self.rows), raw, source.path)
                 foreign = self._may_be_others and source is self._branches
-                if not foreign or row.parent_id in self._ids:
-                    self._places.append((source, place))
-                    self.rows.append(row)
-                    self._ids.add(row.trajectory_id)
+                if not foreign or row.parent_id in self._number:
+                    self._take(row, source, place)
                 if deadline is not None and time.monotonic() > deadline:
                     return len(self.rows) - before
         return len(self.rows) - before
+
+    def _take(self, row: Row, source: Source, place: Place) -> None:
+        """Of an episode that was played again the later row counts, as for who reads the store."""
+        known = self._number.get(row.trajectory_id)
+        if known is not None and source is self._ours and not row.problem:
+            self.rows[known] = dataclasses.replace(row, number=known)
+            self._places[known] = (source, place)
+            self.replaced += 1
+            return
+        self._number.setdefault(row.trajectory_id, row.number)
+        self.rows.append(row)
+        self._places.append((source, place))
 
     def load(self, number: int) -> Trajectory:
         """The whole trajectory of a row. Raises `RunStoreError` if it cannot be read."""

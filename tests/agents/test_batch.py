@@ -146,3 +146,13 @@ def test_a_trajectory_that_cannot_be_stored_stops_the_run(requests, store, make_
 def test_no_workers_is_refused(requests, store, make_provider):
     with pytest.raises(ValueError, match="workers"):
         run_batch(requests, player(make_provider()), store, workers=0)
+
+
+def test_an_excluded_episode_is_played_again_by_whoever_goes_on(
+    requests, store, make_provider, tmp_path
+):
+    gone = make_provider(lambda command: SandboxError("gone"))
+    run_batch(requests[:3], player(gone), store, workers=1)
+    report = run_batch(requests, player(make_provider()), store, workers=2)
+    assert (report.finished, report.skipped) == (12, 0)
+    assert {t.stop_reason for t in read_trajectories(tmp_path)} == {StopReason.SUBMITTED}

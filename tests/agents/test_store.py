@@ -18,13 +18,16 @@ from contextrl.agents.types import Message, StopReason, Trajectory
 CONFIG = {"limits": {"max_turns": 3}, "policy": "scripted"}
 
 
-def trajectory(name: str, *, text: str = "hi") -> Trajectory:
+def trajectory(
+    name: str, *, text: str = "hi", reason: StopReason = StopReason.SUBMITTED, **fields: str
+) -> Trajectory:
     return Trajectory(
         trajectory_id=name,
         task_id="t",
         policy="p",
         messages=(Message(role="user", content=text),),
-        stop_reason=StopReason.SUBMITTED,
+        stop_reason=reason,
+        **fields,
     )
 
 
@@ -45,6 +48,40 @@ def test_what_is_appended_is_read_back(tmp_path):
     assert manifest.counts == {"submitted": 2}
     assert read_manifest(tmp_path / "run") == manifest
     assert manifest.versions["pydantic"]
+
+
+def test_an_episode_played_again_takes_the_place_of_the_first(tmp_path):
+    with RunStore.open(tmp_path, CONFIG) as store:
+        store.append(trajectory("a", reason=StopReason.SANDBOX_ERROR))
+        store.append(trajectory("b"))
+        assert ("a" in store, store.is_settled("a"), store.is_settled("b")) == (True, False, True)
+    with RunStore.open(tmp_path, CONFIG, resume=True) as store:
+        assert not store.is_settled("a")
+        store.append(trajectory("a"))
+        assert store.is_settled("a")
+        assert len(store) == 2
+        assert store.finish().counts == {"submitted": 2}
+    stored = [(t.trajectory_id, t.stop_reason) for t in read_trajectories(tmp_path)]
+    assert stored == [("b", StopReason.SUBMITTED), ("a", StopReason.SUBMITTED)]
+
+
+def test_an_episode_whose_grading_failed_is_not_settled(tmp_path):
+    with RunStore.open(tmp_path, CONFIG) as store:
+        store.append(trajectory("a", grading_error="SandboxError: gone"))
+    with RunStore.open(tmp_path, CONFIG, resume=True) as store:
+        assert not store.is_settled("a")
+        assert not store.is_settled("never played")
+
+
+def test_what_is_appended_during_a_reading_is_not_in_it(tmp_path):
+    with RunStore.open(tmp_path, CONFIG) as store:
+        store.append(trajectory("a", text="first"))
+        store.append(trajectory("b"))
+        reading = read_trajectories(tmp_path)
+        seen = [next(reading)]
+        store.append(trajectory("a", text="again"))
+        seen += reading
+    assert [t.messages[0].content for t in seen] == ["first", "hi"]
 
 
 def test_an_existing_run_is_refused_resumed_or_overwritten(tmp_path):
@@ -97,7 +134,9 @@ def test_a_file_that_is_one_torn_line_is_emptied(tmp_path):
     assert ids(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("line", ["not json", "[]", '{"schema_version": 99}', "{}"])
+@pytest.mark.parametrize(
+    "line", ["not json", "[]", '{"schema_version": 99}', "{}", '{"schema_version": 1}']
+)
 def test_a_line_that_is_no_trajectory_names_its_place(tmp_path, line):
     with RunStore.open(tmp_path, CONFIG) as store:
         store.append(trajectory("a"))

@@ -67,6 +67,29 @@ def test_one_pretty_printed_trajectory_is_a_file_of_one(tmp_path):
     assert index.load(0) == make(1)
 
 
+def test_an_episode_played_again_is_one_row_that_says_how_it_ended_last(tmp_path):
+    file = tmp_path / TRAJECTORIES
+    first = make(1, stop_reason=StopReason.SANDBOX_ERROR)
+    file.write_text(f"{first.model_dump_json()}\n{make(2).model_dump_json()}\n")
+    index = TrajectoryIndex(tmp_path)
+    assert (index.refresh(), index.replaced) == (2, 0)
+    with file.open("a") as stream:
+        stream.write(make(1).model_dump_json() + "\n")
+    assert (index.refresh(), index.replaced) == (0, 1)
+    assert [(row.number, row.stop_reason) for row in index.rows] == [
+        (0, "max-turns"),
+        (1, "max-turns"),
+    ]
+    assert index.load(0) == index.current(make(1).trajectory_id) == make(1)
+
+
+def test_two_rows_of_one_id_in_somebody_elses_file_are_two_episodes(tmp_path):
+    file = tmp_path / "other.jsonl"
+    file.write_text(f"{make(1).model_dump_json()}\n" * 2)
+    index = TrajectoryIndex(file)
+    assert (index.refresh(), len(index.rows)) == (2, 2)
+
+
 def test_a_bad_line_is_a_row_that_says_why_and_the_others_are_there(tmp_path):
     lines = [make(1).model_dump_json(), "{oops", '{"schema_version": 1}', make(2).model_dump_json()]
     deep = "[" * 100_000

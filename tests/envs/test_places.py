@@ -51,7 +51,7 @@ def test_with_an_engine_there_is_nothing_to_say(docker_client):
     assert without_engine() == ""
 
 
-def test_where_neither_can_be_one_line_says_what_to_do(no_engine, bug, tmp_path):
+def test_where_neither_can_be_one_line_says_what_to_do(bubblewrap, no_engine, bug, tmp_path):
     with pytest.raises(EngineUnavailableError) as caught:
         open_provider(images=[bug.image], roots=tmp_path)
     said = str(caught.value)
@@ -71,7 +71,7 @@ def test_a_rollout_without_an_engine(namespace_provider, bug, no_engine, tmp_pat
     assert summary["endings"] == {"resolved": 1}
 
 
-def test_unpacked_by_the_command_that_the_error_names(bug, tmp_path, docker_client):
+def test_unpacked_by_the_command_that_the_error_names(bubblewrap, bug, tmp_path, docker_client):
     write_tasks(tmp_path / "tasks.jsonl", [bug])
     arguments = ["tasks", "unpack", "--tasks", str(tmp_path / "tasks.jsonl")]
     result = CliRunner().invoke(app, [*arguments, "--roots", str(tmp_path / "roots")])

@@ -186,6 +186,11 @@ class ChatServer:
         self.reply = reply
         self.faults: deque[str] = deque()
         self.prompts: list[str] = []
+        self.finish = "stop"
+        self.keys: list[str] = []
+        """What each request was authorized with."""
+        self.asked: list[dict[str, Any]] = []
+        """The requests, whole."""
         self.letters: Callable[[str], dict[str, float]] | None = None
         """Prompt -> log-probabilities of the first token; None hides them."""
         self.lock = threading.Lock()
@@ -198,6 +203,8 @@ class ChatServer:
         with self.lock:
             fault = self.faults.popleft() if self.faults else ""
             self.prompts.append(prompt)
+            self.keys.append(request.headers.get("authorization", ""))
+            self.asked.append(body)
         if fault == "stall":
             time.sleep(3)
             return
@@ -207,7 +214,7 @@ class ChatServer:
             return
         choice: dict[str, Any] = {
             "index": 0,
-            "finish_reason": "stop",
+            "finish_reason": self.finish,
             "message": {"role": "assistant", "content": self.reply(prompt)},
         }
         if body.get("logprobs") and self.letters is not None:

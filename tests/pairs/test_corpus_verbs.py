@@ -109,14 +109,16 @@ def test_rows_are_streamed_by_datasets(papers_set, tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     runs, _ = papers_set
-    home = tmp_path / "set"
-    home.mkdir()
+    monkeypatch.chdir(tmp_path)  # `datasets` takes a folder of that name for the set
+    home = tmp_path / "someone/set"
+    home.mkdir(parents=True)
     (home / "train.jsonl").write_text(runs.read_text())
-    printed = call("read", f"hub:{home}", "--out", tmp_path / "run", "--limit", 7, "--show", 0)
+    name = "hf://someone/set"
+    printed = call("read", name, "--out", tmp_path / "run", "--limit", 7, "--show", 0)
     assert "7 of 7 rows read" in printed
-    printed = call("corpus", f"hub:{home}@train", "--out", tmp_path / "out", "--workers", 1)
+    printed = call("corpus", f"{name}@train", "--out", tmp_path / "out", "--workers", 1)
     assert "120/120       runs   its row can be read" in printed
-    call("read", f"hub:{home}@nosuch", code=1)
+    call("read", f"{name}@nosuch", code=1)
 
 
 def test_a_lone_dunder_of_a_hunk_header_is_no_function(rows, tmp_path):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from contextrl.pairs.errors import ImageError, PairFileError, PairsError
 from contextrl.pairs.images import ImageStore, png_file
 from contextrl.pairs.scenes import FAMILIES, draw_pair
-from contextrl.pairs.store import read_image_pairs
+from contextrl.pairs.store import is_partial, read_image_pairs, read_manifest
 from contextrl.pairs.vqa import ReleasedImagePair
 from contextrl.scripts.cli_mine import app
 from contextrl.verl_ext.vqa_rows import VQARows
@@ -134,11 +134,36 @@ def test_edit_prints_its_bill_without_asking(parquet, tmp_path):
     assert done.exit_code == 0, done.output
     assert "at most 4 proposals and 4 verdicts" in done.stdout
     assert "at most 4 edits: $0.16" in done.stdout
+    assert "in all: $" in done.stdout
     assert not out.exists()
+    done = invoke(*ask, *server, "--out", out, "--dry-run")
+    assert "10 rows: 8 to ask, 0 answered by what was paid before, 2 not usable" in done.stdout
+    assert "no price for openai/c" in done.stdout
+    wrong = invoke(*ask, *server, "--out", out, "--dry-run", "--image-sizes", "big")
+    assert wrong.exit_code == 2
     # A server that is not there costs nothing and leaves no half set behind as a whole one.
-    done = invoke(*ask, *server, "--out", out, "--limit", 1, "--tries", 1)
-    assert done.exit_code == 1
-    assert "run again" in str(done.exception)
+    for _ in range(2):
+        done = invoke(*ask, *server, "--out", out, "--limit", 1, "--tries", 1)
+        assert done.exit_code == 1
+        assert "run the same command again" in str(done.exception)
+        assert is_partial(out)
+        assert read_manifest(out).unasked == 1
+
+
+def test_a_blank_line_costs_an_edit_its_row_and_not_the_run(tmp_path):
+    pytest.importorskip("litellm")
+    scene = draw_pair("dice", 1, 0.5)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png_file(scene.image_positive))
+    line = json.dumps({"images": ["a.png"], "problem": scene.question, "answer": "1"})
+    (folder / "rows.jsonl").write_text(f"{line}\n\n")
+    ask = ["edit", folder, "--chat-model", "gpt-4.1", "--image-model", "gpt-image-1"]
+    told = invoke(*ask, "--out", tmp_path / "pairs", "--dry-run")
+    assert told.exit_code == 0, told.output
+    assert "1 to ask" in told.stdout
+    assert "1 not usable" in told.stdout
+    assert "not known" not in told.stdout  # litellm knows both prices
 
 
 def test_a_judge_that_sees_reads_pairs_of_images(chat_server, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from contextrl.pairs import images
 from contextrl.pairs.errors import ImageError
 from contextrl.pairs.images import MAX_FILE_BYTES, ImageStore, open_image
 from contextrl.pairs.scenes import draw_pair
@@ -59,6 +60,24 @@ def test_transparency_lies_on_white():
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 9, 9, 9])
     assert open_image(encoded(palette, transparency=1), row_id="r").getpixel((1, 1)) == (255,) * 3
+
+
+def test_a_transparent_grey_of_16_bits_is_found_among_16_bits():
+    image = Image.new("I;16", (8, 8), 0x8000)
+    image.putpixel((2, 2), 0x1234)
+    shown = [
+        open_image(encoded(image, transparency=key), row_id="r").getpixel((2, 2))
+        for key in (0x1234, 0x8000, 0x12)
+    ]
+    assert shown == [(255,) * 3, (0x12,) * 3, (0x12,) * 3]
+
+
+def test_strips_lie_on_white_as_the_whole_would(monkeypatch):
+    monkeypatch.setattr(images, "STRIP_PIXELS", 70)
+    noise = random.Random(0).randbytes(4 * 30 * 20)
+    clear = Image.frombytes("RGBA", (30, 20), noise)
+    whole = Image.alpha_composite(Image.new("RGBA", (30, 20), "white"), clear).convert("RGB")
+    assert open_image(encoded(clear), row_id="r").tobytes() == whole.tobytes()
 
 
 def test_a_photograph_stands_upright_and_its_size_says_so(tmp_path):
@@ -123,6 +142,24 @@ def test_pixels_of_unknown_range_are_refused():
         open_image(encoded(Image.new("F", (8, 8), 0.5), "TIFF"), row_id="r")
     with pytest.raises(ImageError, match="mode I"):
         open_image(encoded(Image.new("I", (8, 8), 1 << 20), "TIFF"), row_id="r")
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "brightest"),
+    [("I", "TIFF", 255), ("I", "TIFF", 4095), ("I;16", "PNG", 200), ("I;16", "PNG", 4095)],
+)
+def test_8_or_12_bits_in_a_wider_file_are_refused_not_shown_as_black(mode, form, brightest):
+    image = Image.new(mode, (8, 8), 3)
+    image.putpixel((4, 4), brightest)
+    with pytest.raises(ImageError, match=f"^row 5: .*with {brightest} as its brightest"):
+        open_image(encoded(image, form), row_id="row 5")
+
+
+def test_wide_grey_that_is_black_or_uses_its_range_opens():
+    black = encoded(Image.new("I;16", (8, 8), 0))
+    assert open_image(black, row_id="r").getpixel((1, 1)) == (0, 0, 0)
+    white = encoded(Image.new("I", (8, 8), 0xFFFF), "TIFF")
+    assert open_image(white, row_id="r").getpixel((1, 1)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])

@@ -8,17 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from contextrl.pairs.endpoints import EndpointSettings, LiteLLMEndpoint
-from contextrl.pairs.errors import EndpointBusyError, JudgeError
+from contextrl.pairs.errors import EndpointBusyError, JudgeError, PairFileError
 from contextrl.pairs.judge import (
     JudgeCache,
     JudgeSettings,
-    JudgeVerdict,
     bill,
     judge,
     judge_prompt,
-    read_verdict,
 )
-from contextrl.pairs.store import read_pairs, write_pairs
+from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
+from contextrl.pairs.verdicts import JudgeVerdict, read_verdict
 from contextrl.scripts.cli_mine import app
 
 pytest.importorskip("litellm")
@@ -67,9 +66,15 @@ def test_what_was_judged_is_not_paid_twice(server, make, tmp_path):
     report = judge(pairs, endpoint(server), JudgeCache(tmp_path))
     assert (len(server.prompts), report.from_cache) == (2, 1)
     assert report.paid_usd == pytest.approx(0.002)
-    due = bill(pairs, "openai/judge", JudgeCache(tmp_path), JudgeSettings())
-    assert (due.to_ask, due.cached) == (0, 2)
-    assert bill(pairs, "openai/other", JudgeCache(tmp_path), JudgeSettings()).to_ask == 2
+    due = bill(pairs, endpoint(server), JudgeCache(tmp_path), JudgeSettings())
+    assert (due.to_ask, due.cached, due.usd) == (0, 2, 0)
+    for other in (
+        endpoint(server, model="openai/other"),
+        endpoint(server, base_url="http://127.0.0.1:1/v1"),
+    ):
+        due = bill(pairs, other, JudgeCache(tmp_path), JudgeSettings(max_reply_tokens=100))
+        assert due.to_ask == 2
+        assert due.usd == pytest.approx((due.prompt_tokens * 10 + 200 * 100) / 1e6)
 
 
 @pytest.mark.parametrize("faults", [["500", "503"], ["429 7"], ["stall"]])
@@ -90,12 +95,13 @@ def test_a_pair_that_cannot_be_asked_has_no_verdict_and_is_asked_next_time(serve
     pairs = make.mined()
     settings = JudgeSettings(concurrency=1)
     report = judge(pairs, endpoint(server), JudgeCache(tmp_path), settings)
-    assert report.without_verdict == (pairs[0].pair_id,)
+    assert [each.pair_id for each in report.unjudged] == [pairs[0].pair_id]
+    assert report.unasked == 1
     assert report.ids(JudgeVerdict.VALID) == {pairs[1].pair_id}
     (why,) = report.failures
     assert "4 tries failed" in why
     again = judge(pairs, endpoint(server), JudgeCache(tmp_path), settings)
-    assert again.without_verdict == ()
+    assert again.unjudged == ()
     assert again.from_cache == 1
 
 
@@ -105,6 +111,65 @@ def test_a_refusal_stops_at_once(server, make, tmp_path):
         judge(make.mined(), endpoint(server), JudgeCache(tmp_path), JudgeSettings(concurrency=1))
     assert not isinstance(caught.value, EndpointBusyError)
     assert len(server.prompts) <= 2
+
+
+@pytest.mark.parametrize("fault", ["400", "413", "422"])
+def test_a_refused_pair_is_listed_and_the_others_are_judged(server, make, tmp_path, fault):
+    server.faults.append(fault)
+    pairs = make.mined()
+    settings = JudgeSettings(concurrency=1)
+    report = judge(pairs, endpoint(server), JudgeCache(tmp_path), settings)
+    (refused,) = report.unjudged
+    assert (refused.pair_id, refused.passing) == (pairs[0].pair_id, False)
+    assert "refused" in refused.reason
+    assert report.ids(JudgeVerdict.VALID) == {pairs[1].pair_id}
+    server.faults.append("400")
+    again = judge(pairs, endpoint(server), JudgeCache(tmp_path), settings)
+    assert (len(again.unjudged), again.from_cache) == (1, 1)  # asked again: it was not kept
+
+
+def test_a_reply_that_is_cut_off_is_paid_for_and_not_kept(server, make, tmp_path):
+    pairs, cache = make.mined(), JudgeCache(tmp_path)
+    server.finish = "length"
+    report = judge(pairs, endpoint(server), cache)
+    assert "cut off at 2000 tokens" in report.unjudged[0].reason
+    assert report.paid_usd == pytest.approx(0.004)
+    server.finish = "stop"
+    assert len(judge(pairs, endpoint(server), cache).judgements) == 2
+
+
+def test_nothing_but_refusals_is_the_endpoints_fault(server, make, tmp_path):
+    server.faults.extend(["400"] * 9)
+    settings = JudgeSettings(concurrency=1, most_refusals=2)
+    with pytest.raises(JudgeError, match="first 2 questions got no answer"):
+        judge(make.mined(), endpoint(server), JudgeCache(tmp_path), settings)
+
+
+def test_a_partial_judgement_goes_on_by_the_same_command(server, make, tmp_path):
+    write_pairs(tmp_path / "pairs", make.mined(), miner="m", seed=0)
+    out = tmp_path / "judged"
+    ask = ["judge", str(tmp_path / "pairs"), "--model", "openai/judge", "--base-url", server.url]
+    ask += ["--out", str(out), "--tries", "1", "--concurrency", "1"]
+    run = CliRunner()
+    server.faults.append("500")
+    half = run.invoke(app, ask)
+    assert half.exit_code == 1
+    assert "run the same command again" in str(half.exception)
+    assert (read_manifest(out).n_pairs, read_manifest(out).unasked) == (1, 1)
+    assert "1 tries failed" in (out / "unjudged.jsonl").read_text()
+    server.faults.append("400")
+    whole = run.invoke(app, ask)
+    assert whole.exit_code == 0, whole.output  # a refusal is an outcome
+    assert "1 without a verdict" in whole.stdout
+    assert (read_manifest(out).n_pairs, read_manifest(out).unasked) == (1, 0)
+    assert isinstance(run.invoke(app, ask).exception, PairFileError)
+    # What is complete gives way to a complete set only.
+    server.faults.append("500")
+    failed = run.invoke(app, [*ask, "--overwrite"])
+    assert "left alone" in str(failed.exception)
+    assert read_manifest(out).unasked == 0
+    assert run.invoke(app, [*ask, "--overwrite"]).exit_code == 0
+    assert len(read_pairs(out)) == 2
 
 
 @pytest.mark.parametrize(

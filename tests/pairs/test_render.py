@@ -190,6 +190,7 @@ def test_a_letter_of_two_tokens_is_one_clear_line(tokenizer):
             return [1, 2] if text == " A" else [ord(text[-1])]
 
     assert option_token_ids(Splits()).a == (ord("A"),)
+    assert option_token_ids(Splits(), spaced=True).a == (ord("A"),)  # a form it does not have
     with pytest.raises(OptionTokenError, match=r"' A' to be one known token, found \[1, 2\]"):
         option_token_ids(Splits(), "The correct option is")
 

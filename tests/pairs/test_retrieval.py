@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
-import threading
 from collections import Counter
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from contextrl.pairs import neighbours
-from contextrl.pairs.duplicates import SeenCouples, look_of
-from contextrl.pairs.embedders import PixelEmbedder, ServerEmbedder, ServerSettings, unit_rows
+from contextrl.pairs.couple_choice import Questions
+from contextrl.pairs.duplicates import THUMB_BYTES, look_of
+from contextrl.pairs.embedders import PixelEmbedder, unit_rows
 from contextrl.pairs.embedding_file import SEEN, VECTORS, EmbeddingFile, SeenImage
-from contextrl.pairs.errors import EmbeddingError, EndpointBusyError, PairFileError
+from contextrl.pairs.errors import EmbeddingError
 from contextrl.pairs.images import ImageStore
 from contextrl.pairs.neighbours import approximate_neighbours, exact_neighbours, recall
-from contextrl.pairs.retrieval import Questions, RetrievalSettings, retrieve
+from contextrl.pairs.retrieval import RetrievalSettings, retrieve
 from contextrl.pairs.scenes import draw_pair
 from contextrl.pairs.splits import split_image_pairs
 from contextrl.pairs.vqa import VQARow
-from contextrl.pairs.vqa_folder import FolderRows
 
 FAMILIES = ("bars", "clock", "table", "maze", "dice", "plot", "grid", "pie")
 
@@ -36,17 +31,17 @@ def png(image: Image.Image, form: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def rows_of(family: str, seed: int, **change) -> list[VQARow]:
+def rows_of(family: str, seed: int, side: int = 140, **change) -> list[VQARow]:
     """Two rows with one question: what retrieval is to find."""
-    scene = draw_pair(family, seed, 0.5, side=140)
+    scene = draw_pair(family, seed, 0.5, side=side)
     return [
         VQARow(
-            row_id=f"{family}-{seed}-{side}",
+            row_id=f"{family}-{seed}-{name}",
             problem=f"<image>{scene.question}",
             images=(png(image),),
             answer=answer,
         ).model_copy(update=change)
-        for side, image, answer in (
+        for name, image, answer in (
             ("a", scene.image_positive, scene.answer_positive),
             ("b", scene.image_negative, scene.answer_negative),
         )
@@ -57,14 +52,24 @@ def same(first: str, second: str) -> bool:
     return first.casefold() == second.casefold()
 
 
-def mined(rows, folder, *, embedder=None, name="set", **settings):
+def mined(
+    rows,
+    folder,
+    *,
+    embedder=None,
+    name="set",
+    same_answer=None,
+    on_progress=lambda *_: None,
+    **settings,
+):
     return retrieve(
         [(name, rows)],
         embedder or PixelEmbedder(),
         folder / "work",
         ImageStore(folder),
         RetrievalSettings(**settings),
-        same,
+        same_answer or same,
+        on_progress=on_progress,
     )
 
 
@@ -108,8 +113,8 @@ def test_every_reason_to_leave_a_row_out_is_counted(tmp_path):
     assert counts["it asks and has an answer"] == (5, 4)
     assert counts["its image opens"] == (4, 3)
     # The couple stands twice: once for each row of the image that two rows show.
-    assert counts["different answers"] == (2, 2)
-    assert counts["no near-duplicate of another pair"] == (2, 1)
+    assert counts["no repeat of a picture couple's question"] == (2, 1)
+    assert counts["different answers"] == (1, 1)
     ((reason, count),) = result.unread.items()
     assert count == 1
     assert "do not open" in reason
@@ -142,8 +147,8 @@ def test_far_images_are_no_pair(tmp_path):
     assert by_name(result)["cosine at least 0.85"] == (1, 0)
 
 
-def test_near_duplicates_go_across_pairs_and_never_within_one(tmp_path):
-    rows = rows_of("table", 1)
+def test_copies_are_one_picture_and_twins_are_two(tmp_path):
+    rows = rows_of("table", 1, side=448)
     looks = [look_of(Image.open(io.BytesIO(row.images[0]))) for row in rows]
     assert (looks[0] ^ looks[1]).bit_count() <= 4  # alike to the hash, and still a pair
     recoded = [
@@ -157,7 +162,103 @@ def test_near_duplicates_go_across_pairs_and_never_within_one(tmp_path):
     ]
     result = mined([*rows, *recoded], tmp_path)
     assert len(result.pairs) == 2
-    assert by_name(result)["no near-duplicate of another pair"][1] == 1
+    assert by_name(result)["two different pictures"] == (6, 1)
+    assert by_name(result)["no repeat of a picture couple's question"] == (4, 1)
+
+
+@pytest.mark.parametrize("family", ["circuit", "geometry", "gauge"])
+def test_scenes_of_one_layout_are_no_copies_of_each_other(tmp_path, family):
+    rows = [row for seed in range(7) for row in rows_of(family, seed)]
+    result = mined(rows, tmp_path, per_image=100, neighbours=100, least_cosine=-1)
+    # Whatever the perceptual hash thinks.
+    assert by_name(result)["two different pictures"] == (91, 91)
+    sides = [(pair.provenance.positive_id, pair.provenance.negative_id) for pair in result.pairs]
+    couples = set(map(frozenset, sides))
+    own = [frozenset((a.row_id, b.row_id)) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+    assert couples.issuperset(own)
+
+
+def test_two_questions_about_one_couple_are_two_pairs_of_pairs(tmp_path):
+    first, second = rows_of("grid", 1)
+    rows = [
+        row.model_copy(update={"row_id": f"{row.row_id}{asked}", "problem": asked})
+        for asked in ("What?", "Which?")
+        for row in (first, second)
+    ]
+    result = mined(rows, tmp_path)
+    assert Counter(pair.question for pair in result.pairs) == {"What?": 2, "Which?": 2}
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_picture_stored_often_hides_no_neighbour_and_counts_once(tmp_path, form):
+    rows = []
+    for row in rows_of("grid", 1, side=448):
+        picture = Image.open(io.BytesIO(row.images[0])).convert("RGB")
+        for number in range(12):
+            # Files with other bytes: a comment for PNG, other pixels for JPEG.
+            how = {"dpi": (number + 1, 1)} if form == "PNG" else {"quality": 84 + number}
+            file = png(picture, form, **how)
+            rows.append(
+                row.model_copy(update={"row_id": f"{row.row_id}{number}", "images": (file,)})
+            )
+    result = mined(rows, tmp_path, neighbours=4)
+    assert by_name(result)["two different pictures"] == (24 * 23 // 2, 1)
+    assert len(result.pairs) == 2
+
+
+def test_the_cap_of_an_image_holds_for_its_encodings_together(tmp_path):
+    first, *_ = rows_of("grid", 1)
+    picture = Image.open(io.BytesIO(first.images[0]))
+    rows = [
+        first.model_copy(update={"row_id": form, "images": (png(picture, form),), "answer": "a"})
+        for form in ("PNG", "BMP", "TIFF")
+    ]
+    for seed in range(2, 9):
+        other = rows_of("grid", seed)[1]
+        rows.append(other.model_copy(update={"problem": first.problem, "answer": "b"}))
+    result = mined(rows, tmp_path, least_cosine=-1, neighbours=50, per_image=2)
+    assert sum(pair.answer == "a" for pair in result.pairs) == 2
+
+
+def test_many_rows_about_two_images_are_one_couple_of_each_question(tmp_path):
+    first, second = rows_of("grid", 1)
+    rows = [
+        row.model_copy(update={"row_id": f"{row.row_id}-{number}"})
+        for number in range(400)
+        for row in (first, second)
+    ]
+    asked = []
+
+    def slow_same(one: str, other: str) -> bool:
+        asked.append((one, other))
+        return one == other
+
+    result = mined(rows, tmp_path, same_answer=slow_same)
+    assert len(result.pairs) == 2
+    assert by_name(result)["no repeat of a picture couple's question"] == (160_000, 1)
+    assert len(asked) == 2
+
+
+def test_answers_are_compared_once_and_only_within_the_caps(tmp_path):
+    rows = [
+        row.model_copy(update={"problem": "What?", "answer": side})
+        for seed in range(12)
+        for row, side in zip(rows_of("grid", seed), ("3", "4"), strict=True)
+    ]
+    asked = []
+
+    def told(one: str, other: str) -> bool:
+        asked.append((one, other))
+        return False
+
+    mined(rows, tmp_path / "a", least_cosine=-1, neighbours=23, same_answer=told)
+    assert sorted(asked) == [("3", "4"), ("4", "3")]
+    asked.clear()
+    mined(rows, tmp_path / "b", least_cosine=-1, per_source=1, same_answer=told)
+    assert len(asked) == 2
+    # What cannot be told makes no pair.
+    unknown = mined(rows, tmp_path / "c", same_answer=lambda *_: None)
+    assert not unknown.pairs
 
 
 def test_caps_hold(tmp_path):
@@ -166,6 +267,9 @@ def test_caps_hold(tmp_path):
     capped = mined(rows, tmp_path / "b", per_source=2)
     assert len(capped.pairs) == 4
     assert by_name(capped)["within the caps"] == (6, 2)
+    mixed = [row.model_copy(update={"source": f"part {n % 4 // 2}"}) for n, row in enumerate(rows)]
+    by_part = mined(mixed, tmp_path / "m", per_source=2)
+    assert Counter(pair.provenance.source for pair in by_part.pairs) == {"part 0": 4, "part 1": 4}
     assert len(mined(rows, tmp_path / "c", limit=3).pairs) == 2
     assert mined(rows, tmp_path / "d", per_source=2).pairs == capped.pairs
     reversed_ = mined(rows[::-1], tmp_path / "e", per_source=2)
@@ -245,9 +349,68 @@ def test_vectors_of_two_embedders_never_mix(tmp_path):
         mined(rows_of("bars", 1), tmp_path, embedder=PixelEmbedder(cells=8))
     file = EmbeddingFile(tmp_path / "x", "e")
     image = SeenImage(b"a" * 32, b"b" * 16, 5)
-    file.append([image], np.ones((1, 4), np.float32))
+    thumbs = np.zeros((1, THUMB_BYTES), np.uint8)
+    file.append([image], np.ones((1, 4), np.float32), thumbs)
     with pytest.raises(EmbeddingError, match="of 4 numbers"):
-        file.append([image], np.ones((1, 5), np.float32))
+        file.append([image], np.ones((1, 5), np.float32), thumbs)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(EmbeddingError, match="finite"):
+            file.append([image], np.full((1, 4), bad, np.float32), thumbs)
+    assert len(file) == 1
+
+
+def test_vectors_that_nothing_names_are_never_read_as_anothers(tmp_path):
+    thumbs = np.zeros((1, THUMB_BYTES), np.uint8)
+    with EmbeddingFile(tmp_path, "e") as file:
+        file.append([SeenImage(b"a" * 32, b"b" * 16, 5)], np.ones((1, 4), np.float32), thumbs)
+    (tmp_path / "about.json").write_text("{")
+    with pytest.raises(EmbeddingError, match="remove it"):
+        EmbeddingFile(tmp_path, "e")
+    (tmp_path / "about.json").unlink()  # as told
+    for _ in range(2):
+        with EmbeddingFile(tmp_path, "other") as file:
+            if not len(file):
+                nines = np.full((1, 5), 9, np.float32)
+                file.append([SeenImage(b"z" * 32, b"z" * 16, 5)], nines, thumbs)
+            assert file.vectors().tolist() == [[9.0] * 5]
+            assert file.number_of(b"a" * 32) is None
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_search_that_was_killed_goes_on_behind_its_last_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "QUERY_ROWS", 4)
+    rows = [row for family in FAMILIES for row in rows_of(family, 1)]
+    fresh = mined(rows, tmp_path / "fresh")
+
+    searched = []
+
+    def until(limit):
+        def told(what, done, total):
+            if what == "searched":
+                searched.append((done, total))
+                if done >= limit:
+                    raise Killed
+
+        return told
+
+    with pytest.raises(Killed):
+        mined(rows, tmp_path / "b", on_progress=until(8))
+    (file,) = (tmp_path / "b/work").glob("neighbours-*")
+    with file.open("ab") as stream:
+        stream.write(b"half a record")
+    searched.clear()
+    assert mined(rows, tmp_path / "b", on_progress=until(1000)) == fresh
+    assert searched == [(12, 16), (16, 16)]
+    searched.clear()
+    assert mined(rows, tmp_path / "b", on_progress=until(1000)) == fresh
+    assert searched == []
+    # Another number of neighbours is another search; the old one is gone.
+    mined(rows, tmp_path / "b", on_progress=until(1000), neighbours=3)
+    assert searched[-1] == (16, 16)
+    assert not file.exists()
 
 
 def clustered(n: int, width: int) -> np.ndarray:
@@ -269,9 +432,16 @@ def test_exact_neighbours_are_those_of_plain_numpy_whatever_the_block(monkeypatc
     np.testing.assert_allclose(found.cosines, wanted, atol=1e-5)
     assert not (found.numbers == np.arange(300)[:, None]).any()
     assert 8 in found.numbers[7]
-    couples = list(found.couples(0.9))
-    assert len({(first, second) for first, second, _ in couples}) == len(couples)
-    assert all(first < second and cosine >= 0.9 for first, second, cosine in couples)
+    couples = found.couples().at_least(0.9)
+    assert len(couples) > 100
+    assert len(set(zip(couples.first.tolist(), couples.second.tolist(), strict=True))) == len(
+        couples
+    )
+    assert (couples.first < couples.second).all()
+    assert (couples.cosines >= 0.9).all()
+    # A few queries are answered as all of them are.
+    some = exact_neighbours(vectors, 5, queries=np.array([7, 250]))
+    np.testing.assert_array_equal(some.numbers, found.numbers[[7, 250]])
 
 
 def test_an_inverted_file_states_what_it_missed():
@@ -281,103 +451,8 @@ def test_an_inverted_file_states_what_it_missed():
     assert recall(approximate_neighbours(vectors, 5, cells_probed=20), exact) > 0.99
     assert recall(approximate_neighbours(vectors, 5, cells_probed=1), exact) < 0.99
     tiny = exact_neighbours(vectors[:1], 5)
-    assert list(tiny.couples(-1.0)) == []
-
-
-def test_couples_are_repeats_in_either_order():
-    seen = SeenCouples(bits=1)
-    for at in range(2000):  # past its first allocation
-        seen.take(at << 20, (at << 20) | 0xF0F0)
-    assert seen.is_repeat(1500 << 20, (1500 << 20) | 0xF0F1)
-    assert seen.is_repeat((1500 << 20) | 0xF0F0, 1500 << 20)
-    assert not seen.is_repeat(1500 << 20, 1500 << 20)
-
-
-@contextmanager
-def embedding_server(answer):
-    """A real HTTP server that speaks vLLM's `/v1/embeddings`; `answer(body) -> (status, reply)`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            status, reply = answer(self.path, dict(self.headers), body)
-            data = json.dumps(reply).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}/v1"
-        finally:
-            http.shutdown()
-
-
-def server_settings(url: str, **change) -> ServerSettings:
-    return ServerSettings(model="m", base_url=url, api_key="key", first_pause_s=0.0, **change)
-
-
-def test_a_server_embeds_the_images_it_is_sent():
-    faults = iter([(503, {})])
-
-    def answer(path, headers, body):
-        assert (path, headers["Authorization"], body["model"]) == (
-            "/v1/embeddings",
-            "Bearer key",
-            "m",
-        )
-        fault = next(faults, None)
-        if fault:
-            return fault
-        url = body["messages"][0]["content"][0]["image_url"]["url"]
-        image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
-        return 200, {"data": [{"embedding": [float(v) for v in image.getpixel((0, 0))]}]}
-
-    images = [Image.new("RGB", (4, 4), color) for color in ("red", "blue", "white")]
-    with embedding_server(answer) as url:
-        vectors = ServerEmbedder(server_settings(url)).embed(images)
-    np.testing.assert_allclose(vectors, [[1, 0, 0], [0, 0, 1], [3**-0.5] * 3], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("status", "reply", "error"),
-    [
-        (400, {"error": "no such model"}, EmbeddingError),
-        (200, {"data": []}, EmbeddingError),
-        (200, {"data": [{"embedding": [float("nan")]}]}, EmbeddingError),
-        (500, {}, EndpointBusyError),
-    ],
-)
-def test_a_server_that_does_not_embed_is_one_line(status, reply, error):
-    with embedding_server(lambda *_: (status, reply)) as url:
-        embedder = ServerEmbedder(server_settings(url, tries=2))
-        with pytest.raises(error) as caught:
-            embedder.embed([Image.new("RGB", (4, 4))])
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_of_rows_reads_no_file_outside_of_it(tmp_path):
-    (tmp_path / "secret.png").write_bytes(b"x")
-    folder = tmp_path / "rows"
-    (folder / "images").mkdir(parents=True)
-    (folder / "images/a.png").write_bytes(b"image a")
-    lines = [
-        {"images": ["images/a.png"], "problem": "<image>What?", "answer": 3},
-        {"images": ["../secret.png"], "problem": "?", "answer": "x"},
-        {"images": "images/a.png", "problem": "?", "answer": "x"},
-        {"problem": "?"},
-    ]
-    text = "\n".join(json.dumps(line) for line in lines) + "\nnot json\n"
-    (folder / "rows.jsonl").write_text(text)
-    rows = FolderRows(folder)
-    assert len(rows) == 5
-    assert (rows[0].images, rows[0].answer, rows[0].row_id) == ((b"image a",), "3", "rows.jsonl:1")
-    for number in range(1, 5):
-        with pytest.raises(PairFileError, match=f"^rows.jsonl:{number + 1}: expected"):
-            rows[number]
-    with pytest.raises(PairFileError, match=r"one \.jsonl"):
-        FolderRows(tmp_path)
+    assert len(tiny.couples()) == 0
+    none = approximate_neighbours(vectors[:0], 5, cells_probed=4)
+    assert len(none.couples()) == 0
+    some = approximate_neighbours(vectors, 5, cells_probed=20, queries=np.array([3]))
+    assert recall(some, exact_neighbours(vectors, 5, queries=np.array([3]))) > 0.99

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,16 @@ def test_a_folder_of_scenes_is_whole_and_holds_none_twice(tmp_path):
     assert (tmp_path / "a" / PAIRS).read_bytes() == (tmp_path / "b" / PAIRS).read_bytes()
     with pytest.raises(PairFileError, match="--overwrite"):
         write_scenes(tmp_path / "a", settings)
+
+
+def test_a_mirrored_scene_is_the_same_scene(tmp_path):
+    settings = SceneSettings(families=("display",), n=120, hardest=0.0)
+    write_scenes(tmp_path, settings)
+    pairs = read_image_pairs(tmp_path)
+    couples = {frozenset((p.positive.image.sha256, p.negative.image.sha256)) for p in pairs}
+    assert len(couples) == len(pairs) == 120
+    with pytest.raises(PairFileError, match="another --out"):
+        write_scenes(tmp_path, replace(settings, unlike=(tmp_path,)), overwrite=True)
 
 
 def test_held_out_scenes_share_no_image_with_those_they_must_be_unlike(tmp_path):

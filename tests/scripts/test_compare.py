@@ -110,7 +110,8 @@ def test_the_verb_prints_tables_and_draws(runs, tmp_path):
     done = CliRunner().invoke(_compare(), command)
     assert done.exit_code == 0, done.output
     assert "seed 1" in done.output
-    assert "all 2" in done.output
+    assert "all 2, by item" in done.output
+    assert "mean of 2" in done.output
     assert "ca.lam=0.1 against ca.lam=0.0" in done.output
     assert plot.read_bytes().startswith(b"\x89PNG")
     again = CliRunner().invoke(_compare(), command)

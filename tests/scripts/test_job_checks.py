@@ -6,7 +6,8 @@ import pytest
 
 from contextrl.envs.types import Task, TaskSource
 from contextrl.pairs.errors import OptionTokenError, PairFileError
-from contextrl.scripts.job_checks import check_inputs
+from contextrl.scripts.job_checks import check_engine, check_inputs
+from contextrl.verl_ext.compose import compose, presets
 from contextrl.verl_ext.errors import ConfigError, ModelError
 from contextrl.verl_ext.settings import CAConfig, JobConfig, WarmupConfig
 from contextrl.verl_ext.tiny import build_model, save, train_tokenizer
@@ -35,6 +36,34 @@ def model(tmp_path_factory):
 
 def test_good_input_passes(model):
     check_inputs(str(model), JOB, CAConfig(), [[TASK]])
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_passes_the_engines_checks(preset):
+    config = compose([f"preset={preset}"])
+    check_engine(config, CAConfig.from_mapping(config.ca))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.nnodes=x", "trainer.nnodes to be a whole number from 1 on, found 'x'"),
+        ("trainer.nnodes=4", "multiple of data-parallel ranks"),
+        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32", "found 4 x 32; change"),
+        ("actor_rollout_ref.actor.ulysses_sequence_parallel_size=2", "set it to 1"),
+        ("actor_rollout_ref.model.use_fused_kernels=true", "fused kernels bypass"),
+    ],
+)
+def test_what_the_engine_would_refuse_after_the_first_rollout(override, message):
+    config = compose(["preset=qwen3-8b", override])
+    with pytest.raises(ConfigError, match=message):
+        check_engine(config, CAConfig.from_mapping(config.ca))
+
+
+def test_plain_grpo_may_use_what_the_ca_pass_cannot():
+    override = "actor_rollout_ref.model.use_fused_kernels=true"
+    config = compose(["preset=qwen3-8b", "ca.pairs=null", override])
+    check_engine(config, CAConfig.from_mapping(config.ca))
 
 
 def test_a_model_without_a_tokenizer(tmp_path):

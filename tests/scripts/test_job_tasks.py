@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from contextrl.envs.task_splits import SPLIT_FILES, BuildManifest, TaskSplits
-from contextrl.envs.tasks import write_tasks
+from contextrl.envs.tasks import read_tasks, write_tasks
 from contextrl.envs.types import Task, TaskSource
 from contextrl.scripts.job_open_tasks import open_first
-from contextrl.scripts.job_tasks import JobTasks
+from contextrl.scripts.job_tasks import JobTasks, local_file, prepare_tasks
 from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import TaskConfig
 
@@ -92,3 +92,24 @@ def test_without_a_limit_rl_trains_on_all_and_nothing_is_left_to_show(job_tasks)
     assert len(everything.training()) == 6
     assert everything.demonstrated() == []
     assert set(everything.validation()) == {"heldout_mutants"}
+
+
+def test_tasks_of_the_hub_are_one_file_or_a_data_set(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    home = tmp_path / "someone/set"
+    home.mkdir(parents=True)
+    file = home / "train.jsonl"
+    write_tasks(file, [task(f"t-{n}") for n in range(8)])
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda *_, **__: ["train.jsonl"])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(file))
+    assert local_file("hf://someone/set/*.jsonl", tmp_path / "cache") == file
+    monkeypatch.chdir(tmp_path)  # `datasets` takes a folder of that name for the set
+    written = local_file("hf://someone/set@train", tmp_path / "cache")
+    assert read_tasks(written) == read_tasks(file)
+    assert local_file("hf://someone/set", tmp_path / "cache") == written
+    config = TaskConfig(train="hf://someone/set", validate_limit=2)
+    prepared = prepare_tasks(config, tmp_path / "cache", lambda *_: None)
+    assert len(prepared.training()) == 6
+    with pytest.raises(ConfigError, match="expected a file nowhere, found none"):
+        local_file("nowhere", tmp_path)

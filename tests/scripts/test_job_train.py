@@ -44,6 +44,35 @@ def test_a_failed_trainer_names_its_cause_and_how_to_go_on(tmp_path, monkeypatch
     assert f"--resume {tmp_path}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("not stored: is the disk full?", "is the disk full"), ("", "could not be stored")],
+)
+def test_an_episode_that_no_disk_takes_ends_a_trainer_that_would_go_on(
+    tmp_path, monkeypatch, written, said
+):
+    fatal = tmp_path / "fatal.txt"
+    fatal.write_text("of the run that is resumed here")
+    script = (
+        "import pathlib, time\n"
+        f"assert not pathlib.Path({str(fatal)!r}).exists()\n"
+        f"pathlib.Path({str(fatal)!r}).write_text({written!r})\n"
+        "time.sleep(600)\n"
+    )
+    trainer(monkeypatch, script)
+    with pytest.raises(TrainingFailedError, match=said) as error:
+        train(tmp_path, cpu=True, on_metrics=lambda _: None)
+    assert f"--resume {tmp_path}" in str(error.value)
+
+
+def test_a_failure_on_a_full_disk_says_so(tmp_path, monkeypatch):
+    trainer(monkeypatch, "raise RuntimeError('unexpected pos 64 vs 0')")  # as torch.save puts it
+    usage = job_train.shutil.disk_usage(tmp_path)._replace(free=3 << 20)
+    monkeypatch.setattr(job_train.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(TrainingFailedError, match=r"unexpected pos.*its disk has only 3 MB free"):
+        train(tmp_path, cpu=True, on_metrics=lambda _: None)
+
+
 def test_an_interrupt_leaves_no_process_of_the_trainer(tmp_path, monkeypatch):
     pid_file = tmp_path / "pid"
     child = "import time; time.sleep(600)"

@@ -11,7 +11,7 @@ from PIL import Image
 from contextrl.pairs.probe import PromptResult, summarise
 from contextrl.pairs.store import read_image_pairs
 from contextrl.pairs.types import Order
-from contextrl.scripts import vl_report
+from contextrl.scripts import vl_data, vl_report
 from contextrl.scripts.job_train import MetricsLine
 from contextrl.scripts.stages import Cache
 from contextrl.scripts.vl_data import HELD_OUT, choose_rows, write_rows
@@ -107,16 +107,17 @@ def test_rows_that_the_model_cannot_take_are_left_out_by_their_id(tmp_path, rand
         ([{"bytes": b"not an image", "path": None}], "<image>?", "broken"),
         ([good], "no mark", "unmarked"),
         ([good] * 60, "<image>" * 60, "too-long"),
+        ([{"bytes": None, "path": "/etc/passwd"}], "<image>?", "a-path"),
     ]
     pd.DataFrame(
         {
             "images": [images for images, _, _ in rows],
             "problem": [problem for _, problem, _ in rows],
-            "answer": ["x"] * 4,
+            "answer": ["x"] * len(rows),
             "row_id": [row_id for _, _, row_id in rows],
         }
     ).to_parquet(tmp_path / "rows.parquet")
-    asked, _ = choose_rows(str(tmp_path / "rows.parquet"), {"v": str(tmp_path / "rows.parquet")}, 4)
+    asked, _ = choose_rows(str(tmp_path / "rows.parquet"), {"v": str(tmp_path / "rows.parquet")}, 9)
     left_out = write_rows(
         tmp_path / "train.parquet",
         {"train": asked},
@@ -126,10 +127,30 @@ def test_rows_that_the_model_cannot_take_are_left_out_by_their_id(tmp_path, rand
         max_prompt_tokens=100,
     )
     written = pd.read_parquet(tmp_path / "train.parquet")
-    assert left_out == 3
+    assert left_out == 4
     assert [info["row_id"] for info in written["extra_info"]] == ["fine"]
-    for row_id in ("broken", "unmarked", "too-long"):
+    for row_id in ("broken", "unmarked", "too-long", "a-path"):
         assert f"left out: {row_id}: expected" in caplog.text
+
+
+def test_images_of_rows_that_are_not_checked_are_not_read(tmp_path, drawn, random_vl, monkeypatch):
+    monkeypatch.setattr(vl_data, "CHECKED", 2)
+    read = []
+    row = VQARows.row
+    monkeypatch.setattr(VQARows, "row", lambda self, n: read.append(n) or row(self, n))
+    asked, _ = choose_rows(str(drawn.train), {"v": str(drawn.train)}, 9)
+    left_out = write_rows(
+        tmp_path / "train.parquet",
+        {"train": asked},
+        phase="train",
+        tokenizer=random_vl,
+        vl=VLConfig(format_prompt=""),
+        max_prompt_tokens=1000,
+    )
+    written = pd.read_parquet(tmp_path / "train.parquet")
+    assert (left_out, read, len(written)) == (0, [0, 1], SMALL.n_train)
+    questions = [prompt[0]["content"] for prompt in written["prompt"]]
+    assert questions == [VQARows.open(drawn.train).words(n).problem for n in asked.numbers]
 
 
 @pytest.fixture(scope="module")

@@ -110,9 +110,8 @@ def mixed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_released_rows_are_asked_and_mixed_pairs_train(model, released, mixed, tmp_path):
-    """The pairs among the released rows are what the probe asks about."""
+def run_job(model, released, tmp_path, **changes):
+    """One training step; the job's own words."""
     overrides = {
         "actor_rollout_ref.model.path": model,
         "job.run_dir": tmp_path / "run",
@@ -123,15 +122,13 @@ def test_released_rows_are_asked_and_mixed_pairs_train(model, released, mixed, t
         "actor_rollout_ref.rollout.n": 2,
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 8,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 8,
-        "ca.pairs": mixed,
-        "ca.held_out": released,
         "ca.pairs_per_step": 8,
         "ca.micro_batch_size": 8,
         "ca.max_prompt_tokens": 1024,
         "ca.grad_norm_every": 1,
         "trainer.total_training_steps": 1,
         "trainer.test_freq": 1,
-        "trainer.val_before_train": "false",
+        **{name.replace("__", "."): value for name, value in changes.items()},
     }
     done = subprocess.run(
         [
@@ -145,7 +142,28 @@ def test_released_rows_are_asked_and_mixed_pairs_train(model, released, mixed, t
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "16 pairs for the CA loss" in done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_released_pairs_are_held_out_by_number_and_measured_before_and_after(
+    model, released, tmp_path
+):
+    said = run_job(model, released, tmp_path, ca__pairs=released, ca__n_held_out=5)
+    assert "19 pairs for the CA loss" in said
+    assert "5 pairs to measure selection on" in said
+    assert "probe, heldout pairs: accuracy" in said
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert set(summary["probe"]) == {"heldout_pairs"}
+    for when in ("before", "after"):
+        assert summary["probe"]["heldout_pairs"][when]["n"] == 5
+
+
+@pytest.mark.slow
+def test_released_rows_are_asked_and_mixed_pairs_train(model, released, mixed, tmp_path):
+    """The pairs among the released rows are what the probe asks about."""
+    changes = {"trainer__val_before_train": "false", "ca__pairs": mixed, "ca__held_out": released}
+    assert "16 pairs for the CA loss" in run_job(model, released, tmp_path, **changes)
 
     run = tmp_path / "run"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -77,6 +77,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one-length", type=int, default=0)
     parser.add_argument("--freeze", type=int, default=0)
+    parser.add_argument("--packed", type=int, default=0)
     parser.add_argument("--papo", type=float, default=0.0)
     parser.add_argument("--masked-gradient", type=int, default=0)
     args = parser.parse_args()
@@ -92,7 +93,7 @@ def main():
         freeze_vision_tower(reference.module)
     model_config = HFModelConfig(
         path=args.model,
-        use_remove_padding=False,
+        use_remove_padding=bool(args.packed),
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "sdpa", "freeze_vision_tower": bool(args.freeze)},
         lora={"merge": False},
@@ -108,7 +109,7 @@ def main():
             use_torch_compile=False,
             use_dynamic_bsz=False,
             micro_batch_size_per_gpu=args.micro_batch,
-            use_remove_padding=False,
+            use_remove_padding=bool(args.packed),
         ),
         FSDPOptimizerConfig(lr=1e-3, total_training_steps=10),
         CheckpointConfig(),
@@ -164,7 +165,7 @@ def main():
         non_tensor_dict={
             "temperature": 1.0,
             "global_batch_size": 4,
-            "use_remove_padding": False,
+            "use_remove_padding": bool(args.packed),
             "use_dynamic_bsz": False,
             "micro_batch_size_per_gpu": args.micro_batch,
             "calculate_entropy": False,

@@ -38,6 +38,26 @@ def test_combined_gradients_equal_plain_autograd(random_model, ranks):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_gradients_of_sequences_packed_into_one_row(random_model, ranks):
+    """As the GPU presets run: `use_remove_padding`, with PyTorch's own attention."""
+    found = check(random_model, ranks=ranks, packed=1, micro_batch=2)
+    print(f"\n{ranks} ranks, packed: relative error {found['relative_error']:.1e}")
+
+    assert found["relative_error"] <= 1e-5
+    assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_gradients_of_images_packed_into_one_row(random_qwen3_vl):
+    found = check(random_qwen3_vl, ranks=1, packed=1, micro_batch=2)
+
+    assert found["relative_error"] <= 1e-5
+    assert found["vision_gradient"] > 0
+    assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
+
+
+@pytest.mark.slow
 def test_gradients_are_the_same_when_the_norms_are_not_measured(random_model):
     found = check(random_model, ranks=2, measure=0, micro_batch=2)
 

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_release_values_of_the_multimodal_presets():
         assert config.actor_rollout_ref.model.override_config.freeze_vision_tower
         assert config.trainer.total_epochs == 3
         assert config.ca.pairs == config.job.vl.train
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_no_preset_asks_for_a_package_that_set_up_does_not_install(preset):
+    """veRL's own default is `flash_attention_2`, and its packed Qwen2.5-VL needs flash-attn too."""
+    model = compose([f"preset={preset}"]).actor_rollout_ref.model
+    pinned = Path(__file__).parents[2] / "requirements/constraints-gpu.txt"
+    assert "\nflash-attn==" not in pinned.read_text(encoding="utf-8")
+    assert model.override_config.attn_implementation == "sdpa"
+    assert not (model.use_remove_padding and "Qwen2.5-VL" in str(model.path))
 
 
 def test_only_the_cpu_presets_run_without_a_gpu():

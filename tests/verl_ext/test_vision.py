@@ -78,6 +78,19 @@ def test_an_image_too_long_for_any_processor_is_refused_by_its_row(tokenizer, di
 
 
 @pytest.mark.parametrize(
+    ("size", "resized"), [((19, 3781), "14 x 3780"), ((15031, 76), "14084 x 70")]
+)
+def test_an_image_too_long_once_it_is_whole_tokens_is_refused_as_well(
+    tokenizer, disc, size, resized
+):
+    """vLLM resizes what it gets once more, and refuses it there: in the middle of a training."""
+    with pytest.raises(ImageTokensError, match=rf"row-7: .* 200:1, found {size[0]} x .*{resized}"):
+        encode_prompt("<image>", tokenizer, images=[disc("red", size)], row_id="row-7")
+    with pytest.raises(ImageTokensError, match="row-7"):
+        tokenizer.n_tokens(size, row_id="row-7")
+
+
+@pytest.mark.parametrize(
     ("prompt", "n_images"), [("<image>?", 2), ("no mark", 1), ("<image>" * 3, 2)]
 )
 def test_marks_and_images_must_fit(tokenizer, disc, prompt, n_images):
