@@ -38,11 +38,10 @@ def test_combined_gradients_equal_plain_autograd(random_model, ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_gradients_of_sequences_packed_into_one_row(random_model, ranks):
+def test_gradients_of_sequences_packed_into_one_row(random_model):
     """As the GPU presets run: `use_remove_padding`, with PyTorch's own attention."""
-    found = check(random_model, ranks=ranks, packed=1, micro_batch=2)
-    print(f"\n{ranks} ranks, packed: relative error {found['relative_error']:.1e}")
+    found = check(random_model, ranks=2, packed=1, micro_batch=2)
+    print(f"\n2 ranks, packed: relative error {found['relative_error']:.1e}")
 
     assert found["relative_error"] <= 1e-5
     assert found["margins"] == pytest.approx(found["expected_margins"], abs=1e-5)
