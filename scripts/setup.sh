@@ -135,13 +135,21 @@ install() {
     else
         extras+=,gpu
     fi
-    # Without build isolation, so that sdists are built by the pinned tools too. Uncompiled: of two
-    # gigabytes of packages Python then compiles what is imported, a minute less on two cores.
+    # Without build isolation, so that sdists are built by the pinned tools too. Compiled afterwards,
+    # on all cores: pip does it on one, and not at all is slow where Python may not write what it
+    # compiled (PYTHONDONTWRITEBYTECODE).
     step "install contextrl[$extras], the $variant set" \
         pip install --no-build-isolation --no-compile -c "$constraints" -e "${ROOT}[$extras]"
+    step "compile it" compile_packages
     if [[ $variant == cpu ]]; then prepare_torchvision; fi
     { identity "$VENV/bin/python" && contents; } >"$PARTIAL"
     mv "$PARTIAL" "$COMPLETE"
+}
+
+compile_packages() { # some hold templates and examples that are no Python
+    local site
+    site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$VENV/bin/python" -m compileall -q -j 0 "$site" || true
 }
 
 # PyPI's torchvision is built for CUDA: beside a CPU torch its import fails in any process that did

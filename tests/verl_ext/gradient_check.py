@@ -1,11 +1,13 @@
 """One rank of the gradient check: the engine's gradients against plain autograd on the whole model.
 
-Run by torchrun from test_engine_gradients.py; prints one JSON line from rank 0.
+Run by torchrun from test_engine_gradients.py, for several cases at once, since starting takes
+longer than checking; prints one JSON line for each from rank 0.
 """
 
 import argparse
 import dataclasses
 import json
+import sys
 from functools import partial
 
 import torch
@@ -68,26 +70,35 @@ def masked(vision, processor, papo, step):
     return dataclasses.replace(vision, pixel_values=patches)
 
 
-def main():
+def parse(case):
+    """`lam=0 packed=1` as options."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("model")
     parser.add_argument("--lam", type=float, default=0.7)
     parser.add_argument("--measure", type=int, default=1)
     parser.add_argument("--micro-batch", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--one-length", type=int, default=0)
     parser.add_argument("--freeze", type=int, default=0)
     parser.add_argument("--packed", type=int, default=0)
     parser.add_argument("--papo", type=float, default=0.0)
     parser.add_argument("--masked-gradient", type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args([f"--{option}" for option in case.split()])
 
-    on_gpu = args.device == "cuda"
+
+def main():
+    model, device, *cases = sys.argv[1:]
+    on_gpu = device == "cuda"
     dist.init_process_group("nccl" if on_gpu else "cpu:gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
     if on_gpu:
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(dist.get_rank())
+    for case in cases:
+        args = parse(case)
+        args.model, args.device = model, device
+        check(args)
+    dist.destroy_process_group()
 
+
+def check(args):
+    rank, world = dist.get_rank(), dist.get_world_size()
     reference = PlainModel(args.model, args.device)
     if args.freeze:
         freeze_vision_tower(reference.module)
@@ -266,7 +277,6 @@ def main():
                 }
             )
         )
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
