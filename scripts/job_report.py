@@ -115,7 +115,7 @@ def lines(summary: Summary) -> list[str]:
             f"held-out pairs: accuracy {span(p.before.mean, (p.before.low, p.before.high))} -> "
             f"{span(p.after.mean, (p.after.low, p.after.high))}, change "
             f"{span(p.change.mean, (p.change.low, p.change.high), sign='+')} ({p.after.n} pairs, "
-            f"both orders; answers A {p.share_a_before:.2f} -> {p.share_a_after:.2f})"
+            f"{p.asked}; answers A {p.share_a_before:.2f} -> {p.share_a_after:.2f})"
         )
     if summary.episode_times is not None:
         t = summary.episode_times

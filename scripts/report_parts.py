@@ -42,6 +42,10 @@ class ProbeChange(Record):
     """Share of the pairs picked right in both orders; None where each was asked in one order."""
     consistent_after: float | None = None
 
+    @property
+    def asked(self) -> str:
+        return "both orders" if self.consistent_after is not None else "each in its one order"
+
     @classmethod
     def between(cls, before: ProbeReport, after: ProbeReport) -> ProbeChange:
         return cls(

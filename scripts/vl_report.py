@@ -114,7 +114,7 @@ def lines(summary: VLSummary) -> list[str]:
         change = span(probe.change.mean, (probe.change.low, probe.change.high), sign="+")
         found.append(
             f"probe, {name.replace('_', ' ')}: accuracy {before} -> {after}, change {change} "
-            f"({probe.after.n} pairs, both orders; answers A {probe.share_a_before:.2f} -> "
+            f"({probe.after.n} pairs, {probe.asked}; answers A {probe.share_a_before:.2f} -> "
             f"{probe.share_a_after:.2f})"
         )
     for what, seconds in (("a step", summary.step_seconds), ("stages", summary.stage_seconds)):
