@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from contextrl.pairs.types import ImagePair
 
 
-def grouped(
-    pairs: Sequence[ImagePair], same: Mapping[str, str] | None = None
-) -> tuple[ImagePair, ...]:
-    """The pairs with `provenance.group` set: pairs of two groups have no picture in common.
-
-    `same` maps the digest of a file to one name for all files that show its picture.
-    """
-    names = same or {}
-    edges = [
-        tuple(names.get(side.image.sha256, side.image.sha256) for side in (p.positive, p.negative))
-        for p in pairs
-    ]
-    roots = _roots(edges)
+def grouped(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
+    """The pairs with `provenance.group` set: pairs of two groups have no image in common."""
+    edges = [(pair.positive.image.sha256, pair.negative.image.sha256) for pair in pairs]
+    roots = components(edges)
     return tuple(
         pair.model_copy(
             update={"provenance": pair.provenance.model_copy(update={"group": roots[first][:16]})}
@@ -28,7 +19,7 @@ def grouped(
     )
 
 
-def _roots(edges: Sequence[tuple[str, ...]]) -> dict[str, str]:
+def components(edges: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Of the graph with these edges: node -> the least node of its component."""
     parent: dict[str, str] = {}
 

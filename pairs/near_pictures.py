@@ -7,6 +7,8 @@ its ten nearest. So what turns out to be a copy is taken out, and whoever saw it
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,21 +45,16 @@ def near_pictures(
     """Numbers are those of `pictures`, of which copies are joined by the way."""
 
     def search(numbers: Numbers, queries: Numbers) -> Neighbours:
+        how = "exact" if cells_probed is None else f"{cells_probed} cells, seed {seed}"
+        find: Callable[..., Neighbours] = exact_neighbours
         if cells_probed is not None:
-            return approximate_neighbours(
-                vectors.vectors(),
-                k,
-                rows=numbers,
-                queries=queries,
-                cells_probed=cells_probed,
-                seed=seed,
-            )
-        return exact_neighbours(
+            find = partial(approximate_neighbours, cells_probed=cells_probed, seed=seed)
+        return find(
             vectors.vectors(),
             k,
             rows=numbers,
             queries=queries,
-            saved=searches.file(vectors.digests(numbers), queries, k),
+            saved=searches.file(vectors.digests(numbers), queries, k, how),
             on_progress=lambda done, total: on_progress("searched", done, total),
         )
 

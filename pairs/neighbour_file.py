@@ -1,7 +1,7 @@
 """Neighbours on disk, block after block, so that a search that was killed goes on.
 
-A file is named by what its numbers depend on: which images were searched, with which vectors, and
-how many neighbours each query has. A file of another search is never read.
+A file is named by what its numbers depend on: which images were searched, with which vectors, how,
+and how many neighbours each query has. A file of another search is never read.
 """
 
 from __future__ import annotations
@@ -59,11 +59,13 @@ class SearchFolder:
         self._embedder = embedder
         self._used: set[Path] = set()
 
-    def file(self, digests: NDArray[np.uint8], queries: NDArray[np.int64], k: int) -> NeighbourFile:
+    def file(
+        self, digests: NDArray[np.uint8], queries: NDArray[np.int64], k: int, how: str = "exact"
+    ) -> NeighbourFile:
         """`digests` [images, 32] name the images that are searched, and with the embedder their
-        vectors."""
+        vectors; `how` they are searched."""
         k = nearest_at_most(k, len(digests))
-        key = hashlib.sha256(f"{self._embedder}\0{k}\0{len(digests)}\0".encode())
+        key = hashlib.sha256(f"{self._embedder}\0{how}\0{k}\0{len(digests)}\0".encode())
         key.update(np.ascontiguousarray(digests).tobytes())
         key.update(np.ascontiguousarray(queries, "<i8").tobytes())
         file = NeighbourFile(self._folder, key.hexdigest()[:24], k)

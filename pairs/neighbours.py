@@ -135,18 +135,34 @@ def approximate_neighbours(
     rows: Numbers | None = None,
     queries: Numbers | None = None,
     seed: int = 0,
+    saved: Saved | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Neighbours:
     """By an inverted file: only the nearest of about sqrt(n) cells are searched.
 
-    All vectors are in memory. `recall` tells what it missed.
+    All vectors are in memory. `recall` tells what it missed. `saved` spares the queries that were
+    answered, not the building of the file.
     """
-    faiss = load_faiss()
     rows = np.arange(len(vectors)) if rows is None else rows
     queries = np.arange(len(rows)) if queries is None else queries
+    k = nearest_at_most(k, len(rows))
+    saved = saved or Unsaved(k)
+    done = len(saved.found().numbers) if k else len(queries)
+    step = min(_rows_at_once(vectors), QUERY_ROWS)
+    index: Any = None
+    if done < len(queries):
+        index = _inverted_file(vectors, rows, cells_probed, seed)
+    for start in range(done, len(queries), step):
+        own = queries[start : start + step]
+        found, places = index.search(np.ascontiguousarray(vectors[rows[own]]), k + 1)
+        saved.add(Neighbours(*_without(own, places, found, k)))
+        on_progress(start + len(own), len(queries))
+    return saved.found() if k else Neighbours(*_unknown(len(queries), 0))
+
+
+def _inverted_file(vectors: Vectors, rows: Numbers, cells_probed: int, seed: int) -> Any:
+    faiss = load_faiss()
     total, width = len(rows), vectors.shape[1]
-    k = nearest_at_most(k, total)
-    if not k:  # faiss trains no index on nothing
-        return Neighbours(*_unknown(len(queries), 0))
     cells = max(1, int(total**0.5))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed
@@ -157,13 +173,7 @@ def approximate_neighbours(
     for low in range(0, total, step):
         index.add(np.ascontiguousarray(vectors[rows[low : low + step]]))
     index.nprobe = min(cells_probed, cells)
-    near = Neighbours(*_unknown(len(queries), k))
-    for start in range(0, len(queries), step):
-        own = queries[start : start + step]
-        found, places = index.search(np.ascontiguousarray(vectors[rows[own]]), k + 1)
-        kept = slice(start, start + len(own))
-        near.numbers[kept], near.cosines[kept] = _without(own, places, found, k)
-    return near
+    return index
 
 
 def nearest_at_most(k: int, total: int) -> int:

@@ -8,17 +8,14 @@ right once.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextrl.envs.types import Record
 from contextrl.pairs.couple_choice import (
     Caps,
     Choice,
-    Chosen,
     CoupleStage,
     Questions,
     SameAnswer,
@@ -26,20 +23,15 @@ from contextrl.pairs.couple_choice import (
 )
 from contextrl.pairs.embedders import Embedder
 from contextrl.pairs.embedding_file import EmbeddingFile
-from contextrl.pairs.encode import IMAGE_MARK
-from contextrl.pairs.image_groups import grouped
 from contextrl.pairs.images import ImageStore
 from contextrl.pairs.near_pictures import near_pictures
 from contextrl.pairs.neighbour_file import SearchFolder
 from contextrl.pairs.pictures import Pictures
-from contextrl.pairs.row_scan import Progress, RowScan, ScannedRow, Sources
+from contextrl.pairs.retrieved_pairs import RetrievedPairs
+from contextrl.pairs.row_scan import Progress, RowScan, Sources
 from contextrl.pairs.stages import StageCount
-from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
-from contextrl.pairs.vqa import VQARow
 
 logger = logging.getLogger(__name__)
-
-MINER = "retrieval/2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +57,9 @@ class RetrievalSettings:
             raise ValueError("expected a cosine from -1 to 1, and at least one neighbour and image")
 
 
-class Retrieved(Record):
-    pairs: tuple[ImagePair, ...]
-    """Sorted by id; their images are in the store."""
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    pairs: RetrievedPairs
     stages: tuple[StageCount, ...]
     unread: dict[str, int]
     """Why rows were left out, and how many: the messages without their row."""
@@ -128,16 +120,14 @@ def retrieve(
         ]
         for each in stages:
             logger.info("%s: kept %d/%d %s", each.name, each.kept, each.seen, each.unit)
-        names = {
-            vectors.images[row.image].file_digest.hex(): pictures.name(
-                int(pictures.copies.leader[row.image])
-            ).hex()
-            for couple in choice.couples
-            for row in (couple.first.row, couple.second.row)
-        }
-    pairs = grouped(list(_pairs(choice.couples, sources, store)), names)
+        pairs = RetrievedPairs(
+            choice.couples,
+            sources,
+            store,
+            lambda row: pictures.name(int(pictures.copies.leader[row.image])).hex(),
+        )
     return Retrieved(
-        pairs=tuple(sorted(pairs, key=lambda pair: pair.pair_id)),
+        pairs=pairs,
         stages=tuple(stages),
         unread=dict(scan.reasons.most_common()),
     )
@@ -155,59 +145,5 @@ def _couples(n: int) -> int:
     return n * (n - 1) // 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A row as one side of its pairs."""
-
-    name: str
-    """Row ids alone may repeat, in one file or over shards."""
-    question: str
-    context: ImageContext
-
-
-def _pairs(chosen: Sequence[Chosen], sources: Sources, store: ImageStore) -> Iterator[ImagePair]:
-    """Without their group, which all of them decide together."""
-    known: dict[tuple[int, int], _Shown] = {}
-
-    def shown(row: ScannedRow) -> _Shown:
-        key = row.source, row.number
-        if key not in known:
-            read: VQARow = sources[row.source][1][row.number]
-            ref = store.put(read.images[0], row_id=row.row_id)
-            known[key] = _Shown(
-                f"{row.set_name}/{row.row_id}/{row.question.hex()}/{ref.sha256}",
-                read.problem.replace(IMAGE_MARK, " ").strip(),
-                ImageContext(image=ref, answer=row.answer),
-            )
-        return known[key]
-
-    for couple in chosen:
-        rows = couple.first.row, couple.second.row
-        sides = [shown(row) for row in rows]
-        for here, there in ((0, 1), (1, 0)):
-            yield ImagePair(
-                pair_id=f"retrieved-{_hash(sides[here].name, sides[there].name)[:16]}",
-                question=sides[here].question,
-                answer=rows[here].answer,
-                positive=sides[here].context,
-                negative=sides[there].context,
-                provenance=ImageProvenance(
-                    source=rows[here].set_name,
-                    group="",
-                    positive_id=rows[here].row_id,
-                    negative_id=rows[there].row_id,
-                    similarity=round(couple.cosine, 4),
-                    negative_question=(
-                        "" if rows[0].question == rows[1].question else sides[there].question
-                    ),
-                    miner=MINER,
-                ),
-            )
-
-
 def _count(name: str, seen: int, kept: int) -> StageCount:
     return StageCount(name=name, unit="pairs", seen=seen, kept=kept)
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()

@@ -61,24 +61,30 @@ def split_pairs(
 def split_image_pairs(
     pairs: Sequence[ImagePair], *, held_out_frac: float, seed: int = 0
 ) -> dict[str, tuple[ImagePair, ...]]:
-    """`train` and `held-out`, by whole groups: no image is on both sides.
+    """`train` and `held-out`, by whole groups: no image is on both sides."""
+    chosen = held_out_groups(pairs, held_out_frac=held_out_frac, seed=seed)
+    return {
+        "train": tuple(pair for pair in pairs if pair.provenance.group not in chosen),
+        "held-out": tuple(pair for pair in pairs if pair.provenance.group in chosen),
+    }
 
-    Groups are held out until at least `held_out_frac` of the pairs are.
-    """
+
+def held_out_groups(
+    pairs: Iterable[ImagePair], *, held_out_frac: float, seed: int = 0
+) -> frozenset[str]:
+    """Groups until at least `held_out_frac` of the pairs are of them; never all. `pairs` are read
+    once, one at a time."""
     if not 0 < held_out_frac < 1:
         raise ValueError(f"held_out_frac must be between 0 and 1, got {held_out_frac}")
     sizes = Counter(pair.provenance.group for pair in pairs)
     chosen: set[str] = set()
     count = 0
     for group in sorted(sizes, key=lambda key: _digest(key, seed))[:-1]:
-        if count >= held_out_frac * len(pairs):
+        if count >= held_out_frac * sizes.total():
             break
         chosen.add(group)
         count += sizes[group]
-    return {
-        "train": tuple(pair for pair in pairs if pair.provenance.group not in chosen),
-        "held-out": tuple(pair for pair in pairs if pair.provenance.group in chosen),
-    }
+    return frozenset(chosen)
 
 
 def _keys(pair: TrajectoryPair, by: SplitBy) -> set[str]:

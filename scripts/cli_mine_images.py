@@ -82,7 +82,8 @@ def images(
     """Retrieve pairs of alike images whose answers differ; print the counts of every stage."""
     from contextrl.pairs.couple_choice import Questions
     from contextrl.pairs.images import ImageStore
-    from contextrl.pairs.retrieval import MINER, RetrievalSettings, retrieve
+    from contextrl.pairs.retrieval import RetrievalSettings, retrieve
+    from contextrl.pairs.retrieved_pairs import MINER
     from contextrl.scripts.image_sets import ImageSet, open_rows, refuse_existing, write_sets
     from contextrl.verl_ext.answers import decided_same
 

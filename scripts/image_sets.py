@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.images import FOLDER, ImageStore
-from contextrl.pairs.splits import split_image_pairs
+from contextrl.pairs.splits import held_out_groups
 from contextrl.pairs.stages import StageCount
 from contextrl.pairs.store import (
     MANIFEST,
@@ -37,7 +37,8 @@ TRAIN, HELD_OUT = "train", "held-out"
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    pairs: tuple[ImagePair, ...]
+    pairs: Sequence[ImagePair]
+    """Read several times, one at a time."""
     stages: tuple[StageCount, ...]
     miner: str
     seed: int
@@ -84,19 +85,24 @@ def write_sets(
     """
     refuse_existing(out, held_out_frac, overwrite)
     folders = _folders(out, held_out_frac)
-    parts = {"": made.pairs}
+    held_out: frozenset[str] = frozenset()
     if held_out_frac:
-        parts = split_image_pairs(made.pairs, held_out_frac=held_out_frac, seed=made.seed)
+        held_out = held_out_groups(made.pairs, held_out_frac=held_out_frac, seed=made.seed)
+
+    def pairs_of(part: str) -> Iterator[ImagePair]:
+        here = part == HELD_OUT
+        return (pair for pair in made.pairs if (pair.provenance.group in held_out) is here)
+
     old = [folder for folder in _layouts(out) if has_set(folder)]
     for folder in old:
         with named(folder):
             (folder / MANIFEST).unlink()
     manifests = {}
     for part, folder in folders.items():
-        refs = copy_images(parts[part], out, folder)
+        refs = copy_images(pairs_of(part), out, folder)
         manifests[folder] = write_pairs(
             folder,
-            parts[part],
+            pairs_of(part),
             miner=made.miner,
             seed=made.seed,
             stages=made.stages,

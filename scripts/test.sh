@@ -46,11 +46,11 @@ PY
 
 tests() {
     local before after left code=0 workers=()
-    # Everything: a file to each core, four at most, as each may run a dozen sandboxes. With
-    # arguments: one process, as a debugger wants it.
+    # Everything: a file to each worker, one more than cores, since many tests wait; four at most, as
+    # each may run a dozen sandboxes. With arguments: one process, as a debugger wants it.
     # Threads of several workers on the same cores wait for each other: half of the speed.
     if (($# == 0)); then
-        workers=(-n "$(($(nproc) < 4 ? $(nproc) : 4))" --dist loadfile)
+        workers=(-n "$(($(nproc) < 4 ? $(nproc) + 1 : 4))" --dist loadfile --no-loadscope-reorder)
         export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     fi
     before=$(ownerless_containers)

@@ -242,10 +242,11 @@ def test_a_killed_driver_leaves_neither_process_nor_mount(task, tmp_path, namesp
         time.sleep(0.05)
     assert "4321.5" not in processes()
     assert control not in Path("/proc/self/mountinfo").read_text()
-    assert Path(control) in remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX)
+    # Another process that starts a sandbox at this moment may be faster.
+    remove_stale_folders(Path(tempfile.gettempdir()), CONTROL_PREFIX)
     assert not Path(control).exists()
     groups = {Path(folder) for folder in group.split()}
-    assert groups <= set(remove_stale_groups())
+    remove_stale_groups()
     assert not any(folder.exists() for folder in groups)
 
 

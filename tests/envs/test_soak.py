@@ -23,7 +23,10 @@ def open_files() -> int:
 
 
 def leftovers() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("contextrl-ns-*")}
+    """Of this process: others may run sandboxes, too."""
+    return {
+        path.name for path in Path(tempfile.gettempdir()).glob(f"contextrl-ns-*-{os.getpid()}-*")
+    }
 
 
 @pytest.mark.docker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def mined(
     on_progress=lambda *_: None,
     **settings,
 ):
-    return retrieve(
+    found = retrieve(
         [(name, rows)],
         embedder or PixelEmbedder(),
         folder / "work",
@@ -71,6 +72,7 @@ def mined(
         same_answer or same,
         on_progress=on_progress,
     )
+    return replace(found, pairs=tuple(found.pairs))
 
 
 def by_name(result) -> dict[str, tuple[int, int]]:
@@ -380,10 +382,13 @@ class Killed(Exception):
     pass
 
 
-def test_a_search_that_was_killed_goes_on_behind_its_last_block(tmp_path, monkeypatch):
+@pytest.mark.parametrize("cells_probed", [None, 2], ids=["exact", "inverted-file"])
+def test_a_search_that_was_killed_goes_on_behind_its_last_block(
+    tmp_path, monkeypatch, cells_probed
+):
     monkeypatch.setattr(neighbours, "QUERY_ROWS", 4)
     rows = [row for family in FAMILIES for row in rows_of(family, 1)]
-    fresh = mined(rows, tmp_path / "fresh")
+    fresh = mined(rows, tmp_path / "fresh", cells_probed=cells_probed)
 
     searched = []
 
@@ -397,18 +402,18 @@ def test_a_search_that_was_killed_goes_on_behind_its_last_block(tmp_path, monkey
         return told
 
     with pytest.raises(Killed):
-        mined(rows, tmp_path / "b", on_progress=until(8))
+        mined(rows, tmp_path / "b", on_progress=until(8), cells_probed=cells_probed)
     (file,) = (tmp_path / "b/work").glob("neighbours-*")
     with file.open("ab") as stream:
         stream.write(b"half a record")
     searched.clear()
-    assert mined(rows, tmp_path / "b", on_progress=until(1000)) == fresh
+    assert mined(rows, tmp_path / "b", on_progress=until(1000), cells_probed=cells_probed) == fresh
     assert searched == [(12, 16), (16, 16)]
     searched.clear()
-    assert mined(rows, tmp_path / "b", on_progress=until(1000)) == fresh
+    assert mined(rows, tmp_path / "b", on_progress=until(1000), cells_probed=cells_probed) == fresh
     assert searched == []
-    # Another number of neighbours is another search; the old one is gone.
-    mined(rows, tmp_path / "b", on_progress=until(1000), neighbours=3)
+    # Looking into more cells is another search; the old one is gone.
+    mined(rows, tmp_path / "b", on_progress=until(1000), cells_probed=3)
     assert searched[-1] == (16, 16)
     assert not file.exists()
 

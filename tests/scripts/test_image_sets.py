@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow
@@ -14,6 +16,7 @@ from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.images import ImageStore, png_file
 from contextrl.pairs.scenes import draw_pair
 from contextrl.pairs.store import is_complete, read_image_pairs
+from contextrl.pairs.types import ImageContext, ImagePair, ImageProvenance
 from contextrl.scripts import image_sets
 from contextrl.scripts.cli_mine import app
 from contextrl.scripts.console import ScriptError
@@ -183,3 +186,51 @@ def test_a_folder_of_shards_is_one_source(tmp_path):
     assert name == "ai2d"
     assert [row.answer for row in rows] == ["0", "1"]
     assert len({row.row_id for row in rows}) == 2
+
+
+class MadeWhenRead(Sequence):
+    """Pairs that nothing keeps; `most` is how many were alive at once."""
+
+    def __init__(self, n: int, store: ImageStore) -> None:
+        scene = draw_pair("grid", 0, 0.5)
+        self._refs = [
+            store.put_drawn(each) for each in (scene.image_positive, scene.image_negative)
+        ]
+        self._n = n
+        self.most = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, at):
+        if not 0 <= at < self._n:
+            raise IndexError(at)
+        if at % 100 == 0:
+            alive = sum(isinstance(each, ImagePair) for each in gc.get_objects())
+            self.most = max(self.most, alive)
+        first, second = (
+            ImageContext(image=ref, answer=answer)
+            for ref, answer in zip(self._refs, "12", strict=True)
+        )
+        return ImagePair(
+            pair_id=f"pair-{at:04}",
+            question="Which?",
+            answer="1",
+            positive=first,
+            negative=second,
+            provenance=ImageProvenance(
+                source="test", group=f"g{at % 10}", positive_id="p", negative_id="n", miner="test"
+            ),
+        )
+
+
+@pytest.mark.parametrize("held_out_frac", [0.0, 0.3])
+def test_pairs_are_written_one_at_a_time(tmp_path, held_out_frac):
+    pairs = MadeWhenRead(600, ImageStore(tmp_path))
+    before = sum(isinstance(each, ImagePair) for each in gc.get_objects())
+    made = image_sets.ImageSet(pairs=pairs, stages=(), miner="test", seed=0)
+    manifests = image_sets.write_sets(tmp_path, made, held_out_frac, overwrite=False)
+    assert sum(each.n_pairs for each in manifests.values()) == 600
+    assert pairs.most - before <= 3
+    back = [pair for folder in manifests for pair in read_image_pairs(folder)]
+    assert sorted(back, key=lambda pair: pair.pair_id) == list(pairs)

@@ -145,7 +145,7 @@ def run_job(model, released, tmp_path, **changes):
     return done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(130)
 def test_released_rows_are_asked_and_mixed_pairs_train(model, released, mixed, tmp_path):
     """Some of the pairs are kept for the probe, before and after."""
     said = run_job(model, released, tmp_path, ca__pairs=mixed, ca__n_held_out=4)

@@ -1,14 +1,19 @@
-"""One rank of the gradient check: the engine's gradients against plain autograd on the whole model.
+"""The gradient checks: the engine's gradients against plain autograd on the whole model.
 
-Run by torchrun from test_engine_gradients.py, for several cases at once, since starting takes
-longer than checking; prints one JSON line for each from rank 0.
+A process that test_engine_gradients.py starts once and asks line by line: importing veRL takes ten
+times as long as a check. Each check runs in processes of its own, a rank each, forked off this one
+(spawned for a GPU), so that what veRL patches in one is not seen by the next.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
+import os
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -85,15 +90,52 @@ def parse(case):
 
 
 def main():
-    model, device, *cases = sys.argv[1:]
-    on_gpu = device == "cuda"
-    dist.init_process_group("nccl" if on_gpu else "cpu:gloo")
-    if on_gpu:
-        torch.cuda.set_device(dist.get_rank())
-    for case in cases:
+    """Requests on standard input, a JSON object a line: model, case, ranks and device."""
+    for line in sys.stdin:
+        print(json.dumps(answer(**json.loads(line))), flush=True)
+
+
+def answer(model, case, ranks, device):
+    """What rank 0 found; `{}` when a rank failed, which is on standard error."""
+    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as folder:
         args = parse(case)
-        args.model, args.device = model, device
-        check(args)
+        args.model, args.device, args.meeting = model, device, str(Path(folder, "meeting"))
+        processes = [
+            context.Process(target=run_rank, args=(rank, ranks, args, sending), daemon=True)
+            for rank in range(ranks)
+        ]
+        for process in processes:
+            process.start()
+        try:
+            for process in processes:
+                process.join(300)
+                if process.exitcode != 0:
+                    return {}
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+        return receiving.recv()
+
+
+def run_rank(rank, world, args, sending):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world)
+    )
+    on_gpu = args.device == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "cpu:gloo",
+        init_method=f"file://{args.meeting}",
+        rank=rank,
+        world_size=world,
+    )
+    if on_gpu:
+        torch.cuda.set_device(rank)
+    found = check(args)
+    if rank == 0:
+        sending.send(found)
     dist.destroy_process_group()
 
 
@@ -258,25 +300,19 @@ def check(args):
         for name, p in reference.module.named_parameters()
         if "visual" in name and p.grad is not None
     )
-    if rank == 0:
-        metrics = {k: v for k, v in output["metrics"].items() if k.startswith("ca/")}
-        found_kl = output["metrics"]["papo/kl"].aggregate() if papo.active else 0.0
-        print(
-            json.dumps(
-                {
-                    "relative_error": error,
-                    "vision_gradient": vision_gradient,
-                    "same_parameters": set(ours)
-                    == {n for n, p in reference.module.named_parameters() if p.grad is not None},
-                    "metrics": metrics,
-                    "kl": found_kl,
-                    "expected_kl": kl,
-                    "expected": {"ca/grad_norm": ca_norm, "ca/grad_norm_grpo": grpo_norm},
-                    "margins": margins,
-                    "expected_margins": expected_margins,
-                }
-            )
-        )
+    metrics = {k: v for k, v in output["metrics"].items() if k.startswith("ca/")}
+    return {
+        "relative_error": error,
+        "vision_gradient": vision_gradient,
+        "same_parameters": set(ours)
+        == {n for n, p in reference.module.named_parameters() if p.grad is not None},
+        "metrics": metrics,
+        "kl": output["metrics"]["papo/kl"].aggregate() if papo.active else 0.0,
+        "expected_kl": kl,
+        "expected": {"ca/grad_norm": ca_norm, "ca/grad_norm_grpo": grpo_norm},
+        "margins": margins,
+        "expected_margins": expected_margins,
+    }
 
 
 if __name__ == "__main__":
