@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contextrl.scripts.console import ScriptError
+
 if TYPE_CHECKING:
     from contextrl.envs.types import Reward
     from contextrl.envs.validate import Validation
@@ -77,6 +79,8 @@ def validate(
     from contextrl.envs.validate import validate_task
 
     found = read_tasks(tasks, limit=limit)
+    if not found:
+        raise ScriptError(f"{tasks}: expected at least one task, found none")
     client = connect()
     done: list[Validation] = []
     provider = DockerProvider(client)

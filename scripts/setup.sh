@@ -43,7 +43,10 @@ supported() { # INTERPRETER: does veRL run on it? A pyenv shim may exist and not
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
 }
 
-version_of() { "$1" --version 2>&1 | tail -n 1 || true; }
+version_of() {
+    command -v "$1" >/dev/null || { echo "no $1" && return; }
+    "$1" --version 2>&1 | tail -n 1 || true
+}
 
 find_python() { # sets $python
     if [[ -n ${CONTEXTRL_PYTHON:-} ]]; then

@@ -16,6 +16,7 @@ from contextrl.envs.docker import DockerProvider
 from contextrl.envs.errors import EngineUnavailableError, TaskRowError
 from contextrl.envs.tasks import write_tasks
 from contextrl.scripts.cli_tasks import app
+from contextrl.scripts.console import ScriptError
 
 
 @pytest.fixture
@@ -39,6 +40,10 @@ def test_errors_of_ours_reach_the_command_line_as_such(tasks_file, tmp_path, mon
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     result = CliRunner().invoke(app, ["validate", "--tasks", str(tasks_file)])
     assert isinstance(result.exception, EngineUnavailableError)
+    (tmp_path / "empty.jsonl").touch()
+    result = CliRunner().invoke(app, ["validate", "--tasks", str(tmp_path / "empty.jsonl")])
+    assert isinstance(result.exception, ScriptError)
+    assert "expected at least one task, found none" in str(result.exception)
 
 
 @pytest.mark.docker

@@ -206,6 +206,16 @@ def test_an_unsupported_python_is_one_line(machine):
     assert not (machine.tree / ".venv").exists()
 
 
+def test_a_python_that_is_not_there_is_one_line(machine):
+    machine.environment["CONTEXTRL_PYTHON"] = "/nowhere/python3"
+    code, said = machine.setup()
+    assert code == 1
+    assert one_line(said) == (
+        "expected CONTEXTRL_PYTHON to be Python 3.11 or 3.12, found: no /nowhere/python3;"
+        " point it at another one"
+    )
+
+
 def test_without_an_interpreter_named_the_path_is_searched(machine):
     machine.command("python3.12", INTERPRETER)
     machine.command("python3", OLD_INTERPRETER)

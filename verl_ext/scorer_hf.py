@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from contextrl.verl_ext.errors import ModelError
 from contextrl.verl_ext.vision import ROW_KEY, check_placeholders, is_vision
 from contextrl.verl_ext.vision_tokenizer import MAX_PIXELS, MIN_PIXELS, QwenVisionTokenizer
 
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""One of which a saved tokenizer has."""
+
 
 def load_tokenizer(path: str, *, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Any:
     """A `Tokenizer`; for a model that sees a `VisionTokenizer` with these limits for its images.
@@ -31,7 +35,11 @@ def load_tokenizer(path: str, *, min_pixels: int = MIN_PIXELS, max_pixels: int =
         return QwenVisionTokenizer.from_pretrained(
             path, min_pixels=min_pixels, max_pixels=max_pixels
         )
+    folder = Path(path)
     try:
+        # transformers makes an empty tokenizer of a folder that has none.
+        if folder.is_dir() and not any((folder / each).exists() for each in VOCABULARIES):
+            raise FileNotFoundError(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -59,7 +67,12 @@ def load_model(path: str, dtype: torch.dtype | str) -> Any:
 def _sees(path: str) -> bool:
     try:
         return is_vision(AutoConfig.from_pretrained(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if not Path(path).exists():  # asked once: an unreachable hub takes half a minute to say so
+            raise ModelError(
+                f"expected a model folder or a name that the hub knows, found {path}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         return False  # whoever loads the rest says what is missing
 
 
@@ -81,6 +94,14 @@ class HFPairScorer:
 
     @torch.no_grad()
     def margins(self, pairs: Sequence[EncodedPair]) -> list[float]:
+        """Raises `ModelError` for a pair that is longer than the model's positions reach."""
+        most = self.model.config.get_text_config().max_position_embeddings
+        longest = max((len(pair.token_ids) for pair in pairs), default=0)
+        if longest > most:
+            raise ModelError(
+                f"expected pairs of at most {most} tokens, as this model's max_position_embeddings "
+                f"says, found {longest}; trim them with --max-tokens {most}"
+            )
         by_length = sorted(range(len(pairs)), key=lambda i: len(pairs[i].token_ids))
         margins = [0.0] * len(pairs)
         for start in range(0, len(by_length), self.batch_size):

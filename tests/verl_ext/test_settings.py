@@ -1,4 +1,5 @@
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,15 @@ from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.settings import CAConfig, JobConfig, Reuse
 
 
+@cache
+def composed(preset):
+    """Read by several tests, written by none: composing takes most of a second."""
+    return compose([f"preset={preset}"])
+
+
 @pytest.mark.parametrize("preset", presets())
 def test_every_preset_composes_and_its_blocks_parse(preset):
-    config = compose([f"preset={preset}"])
+    config = composed(preset)
     CAConfig.from_mapping(config.ca)
     JobConfig.from_mapping(config.job)
     assert config.trainer.v1.trainer_mode == "contextrl_sync"
@@ -32,7 +39,7 @@ def test_one_seed_moves_all_that_a_repetition_draws_and_nothing_that_it_measures
 
 
 def test_release_values_of_the_agentic_presets():
-    qwen, klear = compose(["preset=qwen3-8b"]), compose(["preset=klear-8b"])
+    qwen, klear = composed("qwen3-8b"), composed("klear-8b")
     assert (qwen.job.prompts, klear.job.prompts) == ("swe", "swe-plus")
     assert (qwen.ca.lam, klear.ca.lam) == (0.001, 0.01)
     assert (qwen.ca.prefill, klear.ca.prefill) == ("", "The correct option is")
@@ -48,7 +55,7 @@ def test_release_values_of_the_agentic_presets():
 
 
 def test_release_values_of_the_multimodal_presets():
-    qwen25, qwen3 = compose(["preset=qwen2.5-vl-7b"]), compose(["preset=qwen3-vl-8b"])
+    qwen25, qwen3 = composed("qwen2.5-vl-7b"), composed("qwen3-vl-8b")
     assert (qwen25.ca.lam, qwen3.ca.lam) == (0.005, 0.001)
     assert (qwen25.job.vl.reply_prefix, qwen3.job.vl.reply_prefix) == ("", "<think>\n")
     for config in (qwen25, qwen3):
@@ -68,7 +75,7 @@ def test_release_values_of_the_multimodal_presets():
 @pytest.mark.parametrize("preset", presets())
 def test_no_preset_asks_for_a_package_that_set_up_does_not_install(preset):
     """veRL's own default is `flash_attention_2`, and its packed Qwen2.5-VL needs flash-attn too."""
-    model = compose([f"preset={preset}"]).actor_rollout_ref.model
+    model = composed(preset).actor_rollout_ref.model
     pinned = Path(__file__).parents[2] / "requirements/constraints-gpu.txt"
     assert "\nflash-attn==" not in pinned.read_text(encoding="utf-8")
     assert model.override_config.attn_implementation == "sdpa"
