@@ -127,18 +127,23 @@ def _measure_memory(mode: str, tokens: int) -> None:
 
     import torch
 
+    from contextrl.verl_ext.ca_loss import option_margin
+    from contextrl.verl_ext.last_position import last_position_logits
+
     model = _model(hidden_size=64, layers=1, vocab_size=MEMORY_VOCAB)
     ids = torch.randint(0, MEMORY_VOCAB, (1, tokens))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     if mode == "last-position":
-        model.get_output_embeddings().register_forward_pre_hook(
-            lambda _, args: (args[0][:, -1:], *args[1:])
-        )
-    logits = model(input_ids=ids, use_cache=False).logits
-    # What a loss over full logits needs: log-probabilities of every position.
-    logp = logits.log_softmax(-1)[0, -1]
-    (logp[5] - logp[6]).backward()
+        with last_position_logits(model, torch.tensor([0, tokens]), packed=False):
+            logits = model(input_ids=ids, use_cache=False).logits
+        margin = option_margin(logits[0].float(), torch.tensor([[5]]), torch.tensor([[6]]))
+    else:
+        logits = model(input_ids=ids, use_cache=False).logits
+        # What a loss over full logits needs: log-probabilities of every position.
+        logp = logits.log_softmax(-1)[0, -1]
+        margin = logp[5] - logp[6]
+    torch.nn.functional.logsigmoid(margin).sum().backward()
     seconds = time.perf_counter() - began
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     print(f"{mode:>14} {peak:9.2f} {seconds:8.2f}")

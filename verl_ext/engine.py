@@ -1,19 +1,16 @@
 """The CA loss inside veRL's engine. With `papo` the one file that knows its internals (veRL 0.9.1).
 
 A mixin over `forward_backward_batch`: CA micro-batches run first, then veRL's own GRPO
-micro-batches, into the same gradients, before the same clip and the same optimizer step. Logits are
-computed at the last position of each pair only, so a 32k-token pair costs one row of the
-vocabulary, not 32k.
+micro-batches, into the same gradients, before the same clip and the same optimizer step.
 
-Shape letters as in `ca_loss` and `collate`; H hidden size, N positions of a packed or padded batch.
+Shape letters as in `ca_loss` and `collate`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +28,7 @@ from contextrl.verl_ext.ca_loss import ca_loss, option_margin
 from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ConfigError, EngineHookError
 from contextrl.verl_ext.grad_norms import give_back_gradients, take_gradients
+from contextrl.verl_ext.last_position import last_position_logits
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.papo import PerceptionMixin
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
@@ -204,7 +202,9 @@ class ContextAwareMixin:
         )
         inputs, _ = self.prepare_model_inputs(micro_batch)  # type: ignore[attr-defined]
         offsets = batch.input_ids.offsets()
-        with self._autocast(), self._last_position_logits(offsets, packed=remove_padding) as hits:
+        model = getattr(self.module, "_fsdp_wrapped_module", self.module)  # type: ignore[attr-defined]
+        hook = last_position_logits(model, offsets, packed=remove_padding)
+        with self._autocast(), hook as hits:
             logits = self.module(**inputs, use_cache=False).logits  # type: ignore[attr-defined]
         if not hits or logits.shape[:2] != (1, len(batch)):
             raise EngineHookError(
@@ -214,35 +214,11 @@ class ContextAwareMixin:
             )
         return option_margin(logits[0].float(), batch.correct_B_O, batch.other_B_O)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
         dtype = getattr(self, "_autocast_dtype", torch.bfloat16)
         if dtype == torch.float32:
             return nullcontext()
         return torch.autocast(get_device_name(), dtype=dtype)
-
-    @contextlib.contextmanager
-    def _last_position_logits(self, offsets: Tensor, *, packed: bool) -> Iterator[list[int]]:
-        """Hidden states are cut to the scored positions right before the output layer.
-
-        A pre-hook works for text, vision, PEFT and veRL's patched forwards alike, where
-        `logits_to_keep` does not. Yields a list that is non-empty once the hook ran.
-        """
-        hits: list[int] = []
-
-        def keep_last(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            hidden = args[0]
-            hits.append(hidden.shape[1])
-            if packed:  # [1, N, H]
-                return (hidden[:, offsets[1:] - 1], *args[1:])
-            row_B = torch.arange(hidden.shape[0], device=hidden.device)
-            return (hidden[row_B, offsets.diff() - 1][None], *args[1:])  # from [B, T, H]
-
-        module = getattr(self.module, "_fsdp_wrapped_module", self.module)  # type: ignore[attr-defined]
-        handle = module.get_output_embeddings().register_forward_pre_hook(keep_last)
-        try:
-            yield hits
-        finally:
-            handle.remove()
 
     def _pair_set(self, config: CAConfig) -> PairSet:
         if self._pairs is None or self._pairs.config != config:
