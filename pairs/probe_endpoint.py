@@ -12,9 +12,10 @@ from PIL import Image
 
 from contextrl.pairs.encode import IMAGE_MARK
 from contextrl.pairs.endpoints import ChatEndpoint, ChatReply
-from contextrl.pairs.errors import ImageError
+from contextrl.pairs.errors import ImageError, JudgeError, RefusedError
 from contextrl.pairs.images import open_image, png_file
 from contextrl.pairs.probe import ProbeReport, PromptResult, summarise
+from contextrl.pairs.refusals import Refusals
 from contextrl.pairs.types import RenderedPair
 
 logger = logging.getLogger(__name__)
@@ -36,15 +37,16 @@ def probe_endpoint(
     over_budget: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ProbeReport:
-    """Ask every prompt. Raises `JudgeError` when the endpoint refuses or stays busy.
+    """Ask every prompt. Raises `JudgeError` when the endpoint refuses all of them or stays busy.
 
-    A pair with an image that does not open is left out, named in the log, and counted on top of
-    `over_budget`. Without log-probabilities the margin is the log-odds of `samples` replies, each
-    letter counted half a time more than it was said; with one sample it says right, wrong (+-1.1)
-    or neither (0).
+    A pair that it refuses (too long, or its policy), or with an image that does not open, is left
+    out, named in the log, and counted on top of `over_budget`. Without log-probabilities the margin
+    is the log-odds of `samples` replies, each letter counted half a time more than it was said;
+    with one sample it says right, wrong (+-1.1) or neither (0).
     """
-
     left_out: set[str] = set()
+    refused: list[RefusedError] = []
+    refusals = Refusals(advice="see the first one with --limit 1")
 
     def ask(prompt: RenderedPair) -> PromptResult | None:
         text = prompt.prompt + (f"\n{prompt.prefill}" if prompt.prefill else "")
@@ -64,11 +66,19 @@ def probe_endpoint(
                 mark=IMAGE_MARK if images else "",
             )
 
-        first = reply(TOP_LOGPROBS)
-        margin = letter_margin(first)
-        if margin is None:
-            rest = [reply() for _ in range(max(0, samples - 1))]
-            margin = sampled_margin([each.text for each in (first, *rest)])
+        try:
+            first = reply(TOP_LOGPROBS)
+            margin = letter_margin(first)
+            if margin is None:
+                rest = [reply() for _ in range(max(0, samples - 1))]
+                margin = sampled_margin([each.text for each in (first, *rest)])
+        except RefusedError as error:
+            refusals.add(error)
+            refused.append(error)
+            logger.warning("left out: %s: %s", prompt.pair_id, error)
+            left_out.add(prompt.pair_id)
+            return None
+        refusals.worked()
         return PromptResult(
             pair_id=prompt.pair_id,
             order=prompt.order,
@@ -81,6 +91,8 @@ def probe_endpoint(
         for done, result in enumerate(pool.map(ask, rendered), start=1):
             results += [result] if result is not None else []
             on_progress(done, len(rendered))
+    if refused and not results:
+        raise JudgeError(f"no prompt got an answer, the last with: {refused[-1]}")
     return summarise(
         [result for result in results if result.pair_id not in left_out],
         style_name=style_name,

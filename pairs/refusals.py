@@ -12,8 +12,9 @@ MOST_REFUSALS = 10
 class Refusals:
     """Of one endpoint in one run. Any number of threads may tell."""
 
-    def __init__(self, most: int = MOST_REFUSALS) -> None:
+    def __init__(self, most: int = MOST_REFUSALS, *, advice: str = "raise --most-refusals") -> None:
         self._most = most
+        self._advice = advice
         self._refused = 0
         self._has_worked = False
         self._lock = threading.Lock()
@@ -29,5 +30,5 @@ class Refusals:
             if not self._has_worked and self._refused >= self._most:
                 raise JudgeError(
                     f"the first {self._refused} questions got no answer, the last with: {error}; "
-                    "if that is the questions' fault, raise --most-refusals"
+                    f"if that is the questions' fault, {self._advice}"
                 ) from error

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from contextrl.pairs.errors import JudgeError
 from contextrl.pairs.images import ImageStore, pixel_digest
 from contextrl.pairs.probe_endpoint import sampled_margin
 from contextrl.pairs.probe_tables import histogram
@@ -54,6 +55,19 @@ def test_a_server_that_reads_is_told_from_one_that_likes_a_letter(chat_server, f
         biased = json.loads(ask(server, folder, "--json"))
     assert biased["accuracy"]["mean"] == 0.5
     assert (biased["share_a"], biased["accuracy_when_a"], biased["accuracy_when_b"]) == (1, 1, 0)
+
+
+def test_a_refused_pair_is_left_out_and_the_others_are_asked(chat_server, folder):
+    with chat_server(reads) as server:
+        server.faults.append("400")
+        report = json.loads(ask(server, folder, "--json"))
+        assert (len(report["prompts"]), report["over_budget"]) == (2, 1)
+        assert report["accuracy"]["mean"] == 1.0
+        server.faults.extend(["400"] * 4)
+        command = ["--pairs", str(folder), "--model", "m", "--base-url", server.url]
+        result = CliRunner().invoke(_probe(), command)
+    assert isinstance(result.exception, JudgeError)
+    assert "no prompt got an answer" in str(result.exception)
 
 
 def test_log_probabilities_are_used_where_the_server_gives_them(chat_server, folder, tmp_path):
