@@ -48,6 +48,9 @@ def judge(
     max_prompt_tokens: Annotated[int, typer.Option(min=500, help="Trimmed to this.")] = 24_000,
     usd_per_million_in: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
     usd_per_million_out: Annotated[float | None, typer.Option(help="If litellm has none.")] = None,
+    most_usd: Annotated[
+        float | None, typer.Option(min=0, help="Ask nothing if the bill may exceed this.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the bill; ask nothing.")
     ] = False,
@@ -102,6 +105,18 @@ def judge(
         )
         return
     assert out is not None
+    if most_usd is not None:
+        due = bill(pairs, endpoint, store, settings)
+        if due.usd is None:
+            raise ScriptError(
+                f"expected a known price for --most-usd, found none for {model}; pass "
+                "--usd-per-million-in and --usd-per-million-out"
+            )
+        if due.usd > most_usd:
+            raise ScriptError(
+                f"expected a bill of at most ${most_usd:.2f}, found up to ${due.usd:.2f} for "
+                f"{due.to_ask} pairs; raise --most-usd or lower --limit"
+            )
     report = judge_pairs(
         pairs, endpoint, store, settings, store=ImageStore(home), on_progress=_progress
     )

@@ -14,6 +14,7 @@ from contextrl.verl_ext.errors import ConfigError
 from contextrl.verl_ext.pair_set import PairSet, pair_style
 from contextrl.verl_ext.pair_source import measured_pairs
 from contextrl.verl_ext.probing import PairProbe
+from contextrl.verl_ext.sampling import check_sampling
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 
@@ -29,6 +30,10 @@ def check_engine(config: DictConfig, ca: CAConfig) -> None:
             raise ConfigError(f"expected {key} to be a whole number from 1 on, found {value!r}")
     n_ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
     _check_micro_batches(config, n_ranks)
+    rollout = config.actor_rollout_ref.rollout
+    if rollout.name == "hf":
+        check_sampling(rollout)
+        check_sampling(rollout.val_kwargs)
     if ca.pairs is None and config.job.needs_gpu:  # the CPU presets make pairs of their own
         return
     actor = config.actor_rollout_ref.actor
@@ -72,7 +77,9 @@ def check_inputs(model: str, job: JobConfig, ca: CAConfig, tasks: Iterable[Seque
         PairSet.load(ca, tokenizer)
     if (measured := measured_pairs(ca)) is not None:
         PairProbe(ca, measured, tokenizer)
-    codec, prompts = codec_of(tokenizer), prompt_set(job.prompts)
+    thinking = job.enable_thinking
+    template = None if thinking is None else {"enable_thinking": thinking}
+    codec, prompts = codec_of(tokenizer, template_kwargs=template), prompt_set(job.prompts)
     room = job.limits.max_context_tokens
     for task in (task for split in tasks for task in split):
         n_tokens = len(codec.prompt_ids(prompts.render_task(task)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from contextrl.pairs.judge import (
 from contextrl.pairs.store import read_manifest, read_pairs, write_pairs
 from contextrl.pairs.verdicts import JudgeVerdict, read_verdict
 from contextrl.scripts.cli_mine import app
+from contextrl.scripts.console import ScriptError
 
 pytest.importorskip("litellm")
 
@@ -193,6 +195,21 @@ def test_the_key_in_the_prompt_is_the_letter_of_the_supporting_run(make):
         letter = prompt.split("The key says ")[1][0]
         shown = prompt.split(f"===== Option {letter} =====")[1].split("=====")[0]
         assert pair.positive.question in shown
+
+
+def test_a_bill_beyond_the_budget_is_not_begun(server, make, tmp_path):
+    write_pairs(tmp_path / "pairs", make.mined(), miner="m", seed=0)
+    asked = ["judge", str(tmp_path / "pairs"), "--model", "openai/judge", "--base-url", server.url]
+    asked += ["--out", str(tmp_path / "judged"), "--most-usd", "0.05"]
+    priced = ["--usd-per-million-in", "1", "--usd-per-million-out"]
+    server.reply = lambda prompt: verdict("VALID")
+    for more, said in (([], "expected a known price"), ([*priced, "100"], "found up to \\$0.4")):
+        error = CliRunner().invoke(app, [*asked, *more]).exception
+        assert isinstance(error, ScriptError)
+        assert re.search(said, str(error))
+        assert server.prompts == []
+    assert CliRunner().invoke(app, [*asked, *priced, "5"]).exit_code == 0
+    assert len(read_pairs(tmp_path / "judged")) == 2
 
 
 def test_judge_and_review_as_commands(server, make, tmp_path):

@@ -60,6 +60,15 @@ def test_what_the_engine_would_refuse_after_the_first_rollout(override, message)
         check_engine(config, CAConfig.from_mapping(config.ca))
 
 
+def test_sampling_that_the_cpu_server_does_not_do_is_refused_before_it_starts():
+    for key in ("top_p=0.9", "val_kwargs.top_k=20"):
+        config = compose(["preset=tiny-cpu", f"actor_rollout_ref.rollout.{key}"])
+        with pytest.raises(ConfigError, match=f"found {key.partition('=')[2]}; leave it out"):
+            check_engine(config, CAConfig.from_mapping(config.ca))
+    config = compose(["preset=qwen3-8b", "actor_rollout_ref.rollout.top_p=0.9"])
+    check_engine(config, CAConfig.from_mapping(config.ca))
+
+
 def test_plain_grpo_may_use_what_the_ca_pass_cannot():
     override = "actor_rollout_ref.model.use_fused_kernels=true"
     config = compose(["preset=qwen3-8b", "ca.pairs=null", override])
