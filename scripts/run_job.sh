@@ -46,6 +46,8 @@ run_job() {
     # takes a seventh less.
     if ((${#device[@]} == 0)); then
         export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+        # Bars of models that are read in a blink, between our own lines.
+        export HF_HUB_DISABLE_PROGRESS_BARS=${HF_HUB_DISABLE_PROGRESS_BARS:-1}
     fi
     command=(.venv/bin/python -m "contextrl.scripts.$module" "$@")
     echo "+ ${command[*]}" >&2
