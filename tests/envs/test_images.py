@@ -231,7 +231,6 @@ def test_two_builds_of_the_same_input_have_the_same_files(
     docker_client, base_image, tmp_path, monkeypatch
 ):
     (tmp_path / "a.py").write_text("x = 1\n")
-    requirements = ("iniconfig==2.0.0",)
     names = []
     for version in (9001, 9002):  # other tags, so that the second is built as well
         monkeypatch.setattr(images, "REPOSITORY_VERSION", version)
@@ -240,9 +239,9 @@ def test_two_builds_of_the_same_input_have_the_same_files(
             EngineImages(docker_client),
             name="contextrl-test-same",
             tree=tmp_path,
-            requirements=requirements,
+            requirements=PYTEST,
         )
-        recipe = Recipe(repo="", requirements=requirements)
+        recipe = Recipe(repo="", requirements=PYTEST)
         names += [name, images._dependencies_image(base_image, recipe)]
         config = docker_client.api.inspect_image(name)["Config"]
         assert config["Entrypoint"] is None
