@@ -37,7 +37,7 @@ class RetrievedPairs(Sequence[ImagePair]):
     ) -> None:
         """`picture_name` is equal for rows that show one picture: no two groups have one in common.
 
-        Raises `ImageError` where an image changed since it was chosen.
+        Raises `ImageError` where an image no longer opens.
         """
         self._couples = couples
         self._questions: dict[tuple[int, int], str] = {}

@@ -76,6 +76,15 @@ def _sees(path: str) -> bool:
         return False  # whoever loads the rest says what is missing
 
 
+def _reach(config: Any) -> int | None:
+    """Positions that a model of text knows; None where they are scaled or it names none."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        return None
+    return getattr(text, "max_position_embeddings", None)
+
+
 class HFPairScorer:
     """`PairScorer` on one device. Pairs of like length share a forward pass."""
 
@@ -95,9 +104,9 @@ class HFPairScorer:
     @torch.no_grad()
     def margins(self, pairs: Sequence[EncodedPair]) -> list[float]:
         """Raises `ModelError` for a pair that is longer than the model's positions reach."""
-        most = self.model.config.get_text_config().max_position_embeddings
-        longest = max((len(pair.token_ids) for pair in pairs), default=0)
-        if longest > most:
+        most = _reach(self.model.config)
+        longest = max((len(pair.token_ids) for pair in pairs if pair.vision is None), default=0)
+        if most is not None and longest > most:
             raise ModelError(
                 f"expected pairs of at most {most} tokens, as this model's max_position_embeddings "
                 f"says, found {longest}; trim them with --max-tokens {most}"

@@ -22,6 +22,8 @@ def test_a_pair_beyond_the_models_positions_is_refused_and_not_scored(random_mod
     assert len(scorer.margins([pair(most)])) == 1
     with pytest.raises(ModelError, match=f"found {most + 1}; trim them with --max-tokens {most}"):
         scorer.margins([pair(8), pair(most + 1)])
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_type": "yarn"}
+    assert len(scorer.margins([pair(most + 1)])) == 1, "how far scaled positions reach is unknown"
 
 
 def test_a_folder_without_a_tokenizer_is_named(random_model, tmp_path):
