@@ -58,22 +58,11 @@ def split_pairs(
     )
 
 
-def split_image_pairs(
-    pairs: Sequence[ImagePair], *, held_out_frac: float, seed: int = 0
-) -> dict[str, tuple[ImagePair, ...]]:
-    """`train` and `held-out`, by whole groups: no image is on both sides."""
-    chosen = held_out_groups(pairs, held_out_frac=held_out_frac, seed=seed)
-    return {
-        "train": tuple(pair for pair in pairs if pair.provenance.group not in chosen),
-        "held-out": tuple(pair for pair in pairs if pair.provenance.group in chosen),
-    }
-
-
 def held_out_groups(
     pairs: Iterable[ImagePair], *, held_out_frac: float, seed: int = 0
 ) -> frozenset[str]:
-    """Groups until at least `held_out_frac` of the pairs are of them; never all. `pairs` are read
-    once, one at a time."""
+    """Whole groups, so that no image is on both sides, until at least `held_out_frac` of the pairs
+    are of them; never all. `pairs` are read once, one at a time."""
     if not 0 < held_out_frac < 1:
         raise ValueError(f"held_out_frac must be between 0 and 1, got {held_out_frac}")
     sizes = Counter(pair.provenance.group for pair in pairs)

@@ -20,7 +20,7 @@ from contextrl.pairs.images import ImageStore
 from contextrl.pairs.neighbours import approximate_neighbours, exact_neighbours, recall
 from contextrl.pairs.retrieval import RetrievalSettings, retrieve
 from contextrl.pairs.scenes import draw_pair
-from contextrl.pairs.splits import split_image_pairs
+from contextrl.pairs.splits import held_out_groups
 from contextrl.pairs.vqa import VQARow
 
 FAMILIES = ("bars", "clock", "table", "maze", "dice", "plot", "grid", "pie")
@@ -300,13 +300,16 @@ def test_two_runs_never_write_one_file_of_embeddings(tmp_path):
 
 def test_held_out_pairs_share_no_image(tmp_path):
     rows = [row for family in FAMILIES for row in rows_of(family, 2)]
-    parts = split_image_pairs(mined(rows, tmp_path).pairs, held_out_frac=0.25)
+    pairs = mined(rows, tmp_path).pairs
+    groups = held_out_groups(pairs, held_out_frac=0.25)
+    held_out = [pair for pair in pairs if pair.provenance.group in groups]
+    train = [pair for pair in pairs if pair.provenance.group not in groups]
     images = [
-        {side.image.sha256 for pair in parts[name] for side in (pair.positive, pair.negative)}
-        for name in ("train", "held-out")
+        {side.image.sha256 for pair in part for side in (pair.positive, pair.negative)}
+        for part in (train, held_out)
     ]
     assert images[0].isdisjoint(images[1])
-    assert len(parts["held-out"]) == 4
+    assert len(held_out) == 4
 
 
 class Counting(PixelEmbedder):
