@@ -49,6 +49,7 @@ def choose_open_questions(
         "pixels": [ca.min_pixels, ca.max_pixels],
         "code": source_digest(
             "contextrl.scripts:vl_open.py",
+            "contextrl.verl_ext:padding.py",
             "contextrl.verl_ext:warmup_vl.py",
             "contextrl.verl_ext:vision_tokenizer.py",
         ),

@@ -40,7 +40,7 @@ def warm_vl_policy(
             *(f"contextrl.pairs:{name}.py" for name in ("encode", "render_images")),
             *(
                 f"contextrl.verl_ext:{name}.py"
-                for name in ("tiny", "tiny_vl", "vision_tokenizer", "warmup_vl")
+                for name in ("padding", "tiny", "tiny_vl", "vision_tokenizer", "warmup_vl")
             ),
             "contextrl.scripts:vl_policy.py",
         ),

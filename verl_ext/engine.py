@@ -29,6 +29,7 @@ from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ConfigError, EngineHookError
 from contextrl.verl_ext.grad_norms import give_back_gradients, take_gradients
 from contextrl.verl_ext.last_position import last_position_logits
+from contextrl.verl_ext.padding import drop_padding_mask
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.papo import PerceptionMixin
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
@@ -107,7 +108,8 @@ class ContextAwareMixin:
         return module
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> Any:
-        """Before every forward of a model that sees: its images and its image tokens fit."""
+        """Before every forward: no mask that is not needed; and of a model that sees, its images
+        and its image tokens fit."""
         config = self.model_config.hf_config  # type: ignore[attr-defined]
         if is_vision(config):
             seen = micro_batch.get("multi_modal_inputs", [None] * len(micro_batch))
@@ -115,6 +117,7 @@ class ContextAwareMixin:
             check_placeholders(micro_batch["input_ids"].unbind(), rows, config)
         inputs, for_outputs = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
         inputs.pop(ROW_KEY, None)
+        drop_padding_mask(inputs)
         return inputs, for_outputs
 
     def ca_margins(self, pairs: Sequence[EncodedPair], *, micro_batch_size: int) -> list[float]:

@@ -19,6 +19,7 @@ from contextrl.pairs.render import EncodedPair
 from contextrl.verl_ext.ca_loss import option_margin
 from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ModelError
+from contextrl.verl_ext.padding import drop_padding_mask
 from contextrl.verl_ext.vision import ROW_KEY, check_placeholders, is_vision
 from contextrl.verl_ext.vision_tokenizer import MAX_PIXELS, MIN_PIXELS, QwenVisionTokenizer
 
@@ -119,12 +120,10 @@ class HFPairScorer:
             ids_B_T = batch.input_ids.to_padded_tensor(0)
             last_B = batch.input_ids.offsets().diff() - 1
             attention = torch.arange(ids_B_T.shape[1], device=ids_B_T.device) <= last_B[:, None]
-            hidden_B_T_H = self.model.base_model(
-                input_ids=ids_B_T,
-                attention_mask=attention.long(),
-                use_cache=False,
-                **vision_inputs(batch, self.model.config),
-            ).last_hidden_state
+            inputs = {"input_ids": ids_B_T, "attention_mask": attention.long()}
+            inputs |= vision_inputs(batch, self.model.config)
+            drop_padding_mask(inputs)
+            hidden_B_T_H = self.model.base_model(**inputs, use_cache=False).last_hidden_state
             row_B = torch.arange(len(rows), device=ids_B_T.device)
             logits_B_V = self.model.get_output_embeddings()(hidden_B_T_H[row_B, last_B])
             scored = option_margin(logits_B_V.float(), batch.correct_B_O, batch.other_B_O)

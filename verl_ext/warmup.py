@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -42,6 +43,9 @@ DECAY_FRAC = 0.4
 
 FLOAT32_ATTENTION = "contextrl_float32"
 
+BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names of what multiplies bfloat16 in hardware, as `torch.cpu.get_capabilities` has them."""
+
 Progress = Callable[[str, int, int], None]
 """What, step, of how many."""
 
@@ -60,7 +64,7 @@ def _float32_attention(
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-    return out.transpose(1, 2).contiguous().to(torch.bfloat16), None
+    return out.transpose(1, 2).contiguous().to(query.dtype), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(FLOAT32_ATTENTION, _float32_attention)
@@ -158,7 +162,7 @@ def drill_loss(
     at_N = torch.tensor([position for drill in drills for position in drill.positions])
     second_N = torch.tensor([second for drill in drills for second in drill.second])
     hidden_N_H = _hidden_at(model, [drill.token_ids for drill in drills], rows_N, at_N)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with _quicker_dtype():
         letters_N_2 = hidden_N_H @ model.lm_head.weight[list(letter_ids)].T
     letters_N_2 = letters_N_2[: len(rows_N)].float()
     a_minus_b_N = letters_N_2[:, 0] - letters_N_2[:, 1]
@@ -188,7 +192,7 @@ def sft_batch_loss(model: Qwen3ForCausalLM, batch: Sequence[SFTSequence]) -> Ten
     ]
     rows_N, at_N = torch.tensor(scored).T
     hidden_N_H = _hidden_at(model, [sequence.token_ids for sequence in batch], rows_N, at_N)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with _quicker_dtype():
         logits_N_V = model.lm_head(hidden_N_H)[: len(scored)]
     next_N = torch.tensor([batch[row].token_ids[at + 1] for row, at in scored])
     weight_N = torch.tensor([batch[row].weights[at + 1] for row, at in scored])
@@ -208,7 +212,7 @@ def _hidden_at(
     for row, sequence in enumerate(sequences):
         ids_B_T[row, : len(sequence)] = torch.tensor(sequence)
     unused = torch.zeros(_up(len(rows_N), SCORED_UNIT) - len(rows_N), dtype=torch.long)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with _quicker_dtype():
         hidden_B_T_H = model.model(input_ids=ids_B_T, use_cache=False).last_hidden_state
     hidden_N_H: Tensor = hidden_B_T_H[torch.cat([rows_N, unused]), torch.cat([at_N, unused])]
     return hidden_N_H
@@ -225,6 +229,15 @@ def _batches(
         group = [drawn[start : start + size] for start in range(0, len(drawn), size)]
         rng.shuffle(group)
         yield from group
+
+
+def _quicker_dtype() -> AbstractContextManager[Any]:
+    """bfloat16 where the processor multiplies it in hardware. Elsewhere it is emulated: a batch of
+    drills took 1.5 s in bfloat16 and 0.74 in float32 on two cores with AVX-512 alone.
+    """
+    has = torch.cpu.get_capabilities()
+    quick = any(has.get(unit, False) for unit in BFLOAT16_UNITS)
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=quick)
 
 
 def _up(count: int, unit: int) -> int:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from contextrl.verl_ext import warmup
+from contextrl.verl_ext.sft_data import SFTSequence
 from contextrl.verl_ext.warmup import FLOAT32_ATTENTION
 
 
@@ -28,3 +30,33 @@ def test_attention_in_float32_is_the_models_own_up_to_bfloat16(kv_heads):
         other = model(input_ids=ids_B_T.flip(1), use_cache=False).last_hidden_state
     assert torch.allclose(own, ours, atol=0.05)
     assert not torch.allclose(own, other, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+    ],
+)
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            head_dim=8,
+        )
+    )
+    model.set_attn_implementation(FLOAT32_ATTENTION)
+    used = []
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: used.append(logits.dtype))
+    loss = warmup.sft_batch_loss(model, [SFTSequence((1, 2, 3), (0.0, 1.0, 1.0))])
+    loss.backward()
+    assert used == [expected]
+    assert loss.dtype == torch.float32
