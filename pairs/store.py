@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.released import ReleasedPair, read_released
 from contextrl.pairs.stages import StageCount
 from contextrl.pairs.types import PAIR, SCHEMA_VERSION, ImagePair, Pair, TrajectoryPair
+
+logger = logging.getLogger(__name__)
 
 PAIRS = "pairs.jsonl"
 MANIFEST = "manifest.json"
@@ -155,13 +158,24 @@ def read_manifest(folder: Path) -> PairManifest:
 
 
 def read_pairs(folder: Path) -> tuple[Pair, ...]:
-    """The pairs of a complete folder (or of the `pairs.jsonl` in it), checked by digest.
+    """The pairs of a finished folder (or of the `pairs.jsonl` in it), checked by digest.
+
+    Of a partial set those that are there; the log says how much is missing.
 
     Raises:
-        PairFileError: incomplete, changed after it was written, or not pairs of ours.
+        PairFileError: never finished, changed after it was written, or not pairs of ours.
     """
     folder = folder.parent if folder.name == PAIRS else folder
     manifest = read_manifest(folder)
+    if manifest.unasked:
+        logger.warning(
+            "%s is a partial set: %d pairs, and %d rows without an outcome so far; the command "
+            "that made it (%s) goes on with them",
+            folder,
+            manifest.n_pairs,
+            manifest.unasked,
+            manifest.miner,
+        )
     path = folder / PAIRS
     with named(path):
         body = path.read_bytes()

@@ -31,7 +31,9 @@ readonly VENV=$ROOT/.venv
 # Exactly one of these lies in a .venv of ours, so that half an installation is never taken for one.
 readonly COMPLETE=$VENV/.contextrl-complete PARTIAL=$VENV/.contextrl-partial
 readonly LOGS=$ROOT/.cache/setup
-readonly NEVER_IMPORTED='/tests/|/transformers/models/(?!auto|qwen|clip|siglip|bert)[^/]+/'
+readonly NEVER_IMPORTED='site-packages/(.*/tests/|transformers/models/(?!auto|qwen|clip|siglip|bert)[^/]+/'\
+'|ray/(data|llm|rllib|serve|train|tune)/|litellm/proxy/[^/]+/|(mypyc?|networkx|pip|setuptools|wandb)/'\
+'|sympy/physics/|torch/(testing/_internal|_inductor/(codegen|fx_passes|kernel))/)'
 
 # shellcheck source=scripts/setup_system.sh
 source "$ROOT/scripts/setup_system.sh" # say, die, step; system packages; the Docker engine

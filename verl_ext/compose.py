@@ -16,6 +16,9 @@ from contextrl.verl_ext.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parent / "config"
 
+NAMED_BY_USERS = ("job.tasks.validate", "job.tasks.validate_limits", "job.vl.validate")
+"""Mappings whose keys are names of one's own, which Hydra takes for misspelt ones without `++`."""
+
 
 def presets() -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / "preset").glob("*.yaml"))
@@ -44,6 +47,12 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     search_path = f"hydra.searchpath=[file://{verl_config}]"
     try:
         with initialize_config_dir(config_dir=str(CONFIG_DIR), version_base=None):
-            return hydra_compose("contextrl", overrides=[*overrides, search_path])
+            return hydra_compose("contextrl", overrides=[*map(_opened, overrides), search_path])
     except (hydra.errors.HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error).strip().splitlines()[0]) from error
+
+
+def _opened(override: str) -> str:
+    key = override.partition("=")[0].strip()
+    is_named = any(key == name or key.startswith(f"{name}.") for name in NAMED_BY_USERS)
+    return f"++{override.lstrip()}" if is_named else override

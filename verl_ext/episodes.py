@@ -65,6 +65,7 @@ class Episodes:
             recycle=job.sandbox.recycle,
             images=[task.image for task in tasks.values()],
             image_budget_gb=job.sandbox.image_budget_gb,
+            repos=job.sandbox.repos_folder,
             roots=job.sandbox.roots_folder,
             deployment=Path(job.sandbox.deployment) if job.sandbox.deployment else None,
         )

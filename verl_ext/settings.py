@@ -12,12 +12,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from contextrl.agents.types import Limits
-from contextrl.envs.unpacked import DEFAULT_ROOTS
 from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.settings_sandbox import SandboxConfig
 from contextrl.verl_ext.settings_vl import VLConfig
 
 T = TypeVar("T")
@@ -97,32 +96,6 @@ class CAConfig:
             f"ca.pairs_per_step must be a multiple of data-parallel ranks x ca.micro_batch_size = "
             f"{dp_size} x {self.micro_batch_size}, got {self.pairs_per_step}",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxConfig:
-    """Limits of one sandbox and how many run at once, per agent-loop worker."""
-
-    concurrency: int = 16
-    gradings: int | None = None
-    """How many of those may be running tests; null for all. Twice the processors is a good value
-    where sandboxes share a small machine."""
-    memory_mb: int = 2048
-    cpus: float = 1.0
-    pids: int = 256
-    recycle: bool = False
-    """Use containers again once they are proven equal to fresh ones, see `envs.recycle`."""
-    image_budget_gb: float | None = None
-    """Disk for the task images that we pull or build, the least recently used go first; null for
-    no limit. Give it room for twice as many images as sandboxes run at once."""
-    deployment: str = ""
-    """TOML file of a swe-rex deployment on which sandboxes run; empty for this machine."""
-    roots: str = ""
-    """Folder of unpacked images for a machine without a Docker engine; empty for the cache's."""
-
-    @property
-    def roots_folder(self) -> Path:
-        return Path(self.roots) if self.roots else DEFAULT_ROOTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,18 @@ def test_pairs_and_their_manifest_read_back(make, folder):
     assert manifest.stages[0].kept == 2
 
 
+def test_a_partial_set_says_what_it_lacks(make, tmp_path, caplog):
+    folder, pairs = tmp_path / "set", make.mined()
+    write_pairs(folder, pairs, miner="edited", seed=0, unasked=3)
+    assert read_pairs(folder) == pairs
+    (warning,) = caplog.messages
+    assert "2 pairs, and 3 rows without an outcome" in warning
+    write_pairs(folder, pairs, miner="edited", seed=0)
+    caplog.clear()
+    read_pairs(folder)
+    assert not caplog.messages
+
+
 def test_a_complete_set_is_not_overwritten_unasked(make, folder):
     before = (folder / PAIRS).read_bytes()
     with pytest.raises(PairFileError, match="--overwrite"):

@@ -15,7 +15,8 @@ from contextrl.envs.types import Reward, Verdict
 from contextrl.scripts import job_open_tasks, job_play
 from contextrl.scripts.job_play import NotPlayedError
 from contextrl.scripts.stages import Cache
-from contextrl.verl_ext.settings import JobConfig, SandboxConfig, TaskConfig
+from contextrl.verl_ext.settings import JobConfig, TaskConfig
+from contextrl.verl_ext.settings_sandbox import SandboxConfig
 
 JOB = JobConfig(
     prompts="compact",

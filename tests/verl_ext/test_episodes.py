@@ -10,6 +10,7 @@ from contextrl.agents.prompting import COMPACT
 from contextrl.agents.scripted import ScriptedPolicy, solution_script
 from contextrl.envs.errors import EngineUnavailableError
 from contextrl.envs.tasks import write_tasks
+from contextrl.verl_ext import episodes as episodes_module
 from contextrl.verl_ext.episodes import Episodes
 from contextrl.verl_ext.settings import JobConfig
 
@@ -39,3 +40,22 @@ def test_a_node_without_docker_plays_in_namespaces(
     config["sandbox"] = {"roots": str(tmp_path / "none")}
     with pytest.raises(EngineUnavailableError, match="expected the unpacked image"):
         Episodes.open(JobConfig.from_mapping(config))
+
+
+def test_absent_images_are_built_from_the_named_clones(tiny_task, tmp_path, monkeypatch):
+    asked = {}
+
+    def open_provider(**settings):
+        asked.update(settings)
+        raise EngineUnavailableError("enough seen")
+
+    monkeypatch.setattr(episodes_module, "open_provider", open_provider)
+    write_tasks(tmp_path / "tasks.jsonl", [tiny_task])
+    config = {
+        "run_dir": str(tmp_path / "run"),
+        "sandbox": {"repos": str(tmp_path / "clones")},
+        "tasks": {"train": str(tmp_path / "tasks.jsonl")},
+    }
+    with pytest.raises(EngineUnavailableError, match="enough seen"):
+        Episodes.open(JobConfig.from_mapping(config))
+    assert asked["repos"] == tmp_path / "clones"

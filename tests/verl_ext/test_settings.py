@@ -87,6 +87,18 @@ def test_only_the_cpu_presets_run_without_a_gpu():
     assert [preset for preset in presets() if not needs_gpu(preset)] == without
 
 
+def test_splits_have_names_of_ones_own():
+    named = ["job.tasks.validate={mine: held.jsonl}", "job.tasks.validate_limits.mine=7"]
+    config = compose(["preset=qwen3-8b", *named])
+    job = JobConfig.from_mapping(config.job)
+    assert job.tasks.validate == {"mine": "held.jsonl"}
+    assert job.tasks.validate_limits == {"mine": 7}
+    config = compose(["preset=tiny-cpu", "job.tasks.validate_limits.heldout_functions=2"])
+    assert config.job.tasks.validate_limits == {"heldout_functions": 2}
+    config = compose(["preset=qwen2.5-vl-7b", "job.vl.validate.mine=held.parquet"])
+    assert config.job.vl.validate.mine == "held.parquet"
+
+
 def test_an_unknown_override_is_named():
     with pytest.raises(ConfigError, match=r"ca\.lamda"):
         compose(["ca.lamda=1"])
