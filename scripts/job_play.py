@@ -40,7 +40,7 @@ PLAYING = (
     "contextrl.scripts:job_play.py",
     *(
         f"contextrl.verl_ext:{name}.py"
-        for name in ("generation", "local_server", "row_cache", "sampling")
+        for name in ("generation", "local_server", "row_cache", "sampling", "scorer_hf", "vision")
     ),
 )
 """For `source_digest`: the code that decides how such an episode goes."""

@@ -45,10 +45,12 @@ def warm_policy(
         "limits": dataclasses.asdict(job.limits),
         "prompts": job.prompts,
         "style": ca.style,
+        "prefill": ca.prefill,
         "code": source_digest(
             "contextrl.agents",
             "contextrl.envs",
             *(f"contextrl.pairs:{name}.py" for name in ("encode", "render")),
+            "contextrl.verl_ext:ca_loss.py",
             "contextrl.verl_ext:curriculum.py",
             "contextrl.verl_ext:drills.py",
             "contextrl.verl_ext:made_up_bugs.py",

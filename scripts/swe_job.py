@@ -115,7 +115,8 @@ def prepare(
             pairs, cached = mine_own_pairs(job, model, tasks, cache, stages.progress)
             stages.say(f"{pairs}{' (cached)' if cached else ''}")
         with open_dict(config):
-            config.ca.pairs, config.ca.held_out = str(pairs / TRAIN), str(pairs / HELD_OUT)
+            config.ca.pairs = str(pairs / TRAIN)
+            config.ca.held_out = settled(ca.held_out) if ca.held_out else str(pairs / HELD_OUT)
     else:
         with open_dict(config):
             config.ca.pairs = ca.pairs and settled(ca.pairs)

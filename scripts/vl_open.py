@@ -49,7 +49,11 @@ def choose_open_questions(
         "pixels": [ca.min_pixels, ca.max_pixels],
         "code": source_digest(
             "contextrl.scripts:vl_open.py",
+            "contextrl.pairs:encode.py",
+            "contextrl.verl_ext:collate.py",
             "contextrl.verl_ext:padding.py",
+            "contextrl.verl_ext:scorer_hf.py",
+            "contextrl.verl_ext:vision.py",
             "contextrl.verl_ext:warmup_vl.py",
             "contextrl.verl_ext:vision_tokenizer.py",
         ),

@@ -37,12 +37,22 @@ def warm_vl_policy(
         "pixels": [ca.min_pixels, ca.max_pixels],
         "code": source_digest(
             "contextrl.pairs.scenes",
-            *(f"contextrl.pairs:{name}.py" for name in ("encode", "render_images")),
+            *(f"contextrl.pairs:{name}.py" for name in ("encode", "render_images", "scene_pairs")),
             *(
                 f"contextrl.verl_ext:{name}.py"
-                for name in ("padding", "tiny", "tiny_vl", "vision_tokenizer", "warmup_vl")
+                for name in (
+                    "collate",
+                    "padding",
+                    "scorer_hf",
+                    "tiny",
+                    "tiny_vl",
+                    "vision",
+                    "vision_tokenizer",
+                    "warmup_vl",
+                )
             ),
             "contextrl.scripts:vl_policy.py",
+            "contextrl.scripts:vl_scenes.py",
         ),
     }
     return cache.folder("vl-policy", inputs, lambda folder: _make(vl, ca, drawn, folder, progress))

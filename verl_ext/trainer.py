@@ -123,8 +123,9 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _updates_per_step(self) -> int:
         actor = self.config.actor_rollout_ref.actor
-        batches = self.config.data.train_batch_size // actor.ppo_mini_batch_size
-        return max(1, batches) * int(actor.ppo_epochs)
+        # Rounded up: veRL fills the last mini-batch with padding.
+        batches = -(-self.config.data.train_batch_size // actor.ppo_mini_batch_size)
+        return int(batches) * int(actor.ppo_epochs)
 
     def _validate(self) -> dict[str, float]:
         metrics: dict[str, float] = super()._validate()

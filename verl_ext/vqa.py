@@ -148,7 +148,7 @@ def read_answers(run_dir: Path) -> Iterator[Answer]:
     latest: dict[tuple[str, str, int, str, int], Answer] = {}
     path = run_dir / ANSWERS
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             try:
                 answer = Answer.model_validate(json.loads(line))
             except ValueError:
