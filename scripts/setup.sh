@@ -152,7 +152,8 @@ install() {
     mv "$PARTIAL" "$COMPLETE"
 }
 
-# Some hold templates and examples that are no Python; tests and most models are never imported.
+# Some hold templates and examples that are no Python. What is left out is not imported here, or is
+# compiled code already (mypy).
 compile_packages() {
     local site
     site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

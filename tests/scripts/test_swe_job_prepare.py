@@ -43,6 +43,7 @@ def test_pairs_that_were_brought_are_found_from_any_folder_and_some_are_held_out
         [
             f"actor_rollout_ref.model.path={tmp_path / 'model'}",
             *("ca.pairs=pairs.released.jsonl", "ca.n_held_out=3", "job.prompts=compact"),
+            "job.sandbox.repos=clones",
         ]
     )
     tasks = JobTasks(
@@ -57,5 +58,7 @@ def test_pairs_that_were_brought_are_found_from_any_folder_and_some_are_held_out
     prepare(config, run_dir, job, ca, tasks, Cache(tmp_path / "cache"), stages)
 
     monkeypatch.chdir(run_dir)
-    trained_with = CAConfig.from_mapping(load_run(run_dir).ca)
+    stored = load_run(run_dir)
+    assert JobConfig.from_mapping(stored.job).sandbox.repos_folder == tmp_path / "clones"
+    trained_with = CAConfig.from_mapping(stored.ca)
     assert (len(training_pairs(trained_with)), len(measured_pairs(trained_with))) == (17, 3)

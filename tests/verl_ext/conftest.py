@@ -16,6 +16,29 @@ def random_model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def small_qwen3():
+    """A random Qwen3 in memory, of 50 tokens and heads of 8; no tokenizer."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    def make(*, layers=2, kv_heads=4):
+        torch.manual_seed(0)
+        return Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=50,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                num_key_value_heads=kv_heads,
+                head_dim=8,
+            )
+        )
+
+    return make
+
+
 def make_vision_model(folder, kind):
     from contextrl.verl_ext.settings_vl import TinyVL, TinyVLConfig
     from contextrl.verl_ext.tiny_vl import build_model, build_processor, build_tokenizer, save_vl

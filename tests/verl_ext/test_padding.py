@@ -1,8 +1,6 @@
 """Batches that are padded on the right reach the model without a mask, and mean the same."""
 
-import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from contextrl.verl_ext.padding import drop_padding_mask
 
@@ -18,24 +16,8 @@ def padded(*, left=False):
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=50,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-        )
-    ).eval()
-
-
-def test_real_tokens_see_what_they_saw_with_the_mask(model, monkeypatch):
-    inputs = padded()
+def test_real_tokens_see_what_they_saw_with_the_mask(small_qwen3, monkeypatch):
+    model, inputs = small_qwen3(kv_heads=2).eval(), padded()
     with torch.no_grad():
         masked = model(**inputs, use_cache=False).logits
         drop_padding_mask(inputs)

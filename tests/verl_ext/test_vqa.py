@@ -17,7 +17,7 @@ from contextrl.verl_ext.scorer_hf import vision_inputs
 from contextrl.verl_ext.settings import CAConfig
 from contextrl.verl_ext.settings_vl import VLConfig
 from contextrl.verl_ext.vision_tokenizer import QwenVisionTokenizer
-from contextrl.verl_ext.vqa import question_prompt
+from contextrl.verl_ext.vqa import ANSWERS, Answer, question_prompt, read_answers
 from contextrl.verl_ext.vqa_rows import VQARows
 
 COLOURS = ("red", "blue", "green", "yellow")
@@ -170,3 +170,22 @@ def test_positions_survive_whatever_a_queue_made_of_them(lengths):
     for form in forms:
         found = rows_of_positions(form)
         assert all(torch.equal(a, b) for a, b in zip(rows, found, strict=True))
+
+
+def test_a_reply_with_line_separators_of_unicode_is_one_answer(tmp_path):
+    answers = [
+        Answer(
+            phase="validate",
+            split="heldout",
+            train_step=0,
+            row_id=f"rows:{number}",
+            sample=0,
+            reply=reply,
+            accuracy=1.0,
+            format=1.0,
+        )
+        for number, reply in enumerate(["one\u2028two\u0085three", "plain\nlines"])
+    ]
+    lines = "".join(answer.model_dump_json() + "\n" for answer in answers)
+    (tmp_path / ANSWERS).write_text(lines + '{"torn', encoding="utf-8")
+    assert list(read_answers(tmp_path)) == answers

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from contextrl.verl_ext import warmup
 from contextrl.verl_ext.sft_data import SFTSequence
@@ -10,18 +9,8 @@ from contextrl.verl_ext.warmup import FLOAT32_ATTENTION
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_attention_in_float32_is_the_models_own_up_to_bfloat16(kv_heads):
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=kv_heads,
-        head_dim=8,
-    )
-    model = Qwen3ForCausalLM(config).model
+def test_attention_in_float32_is_the_models_own_up_to_bfloat16(small_qwen3, kv_heads):
+    model = small_qwen3(kv_heads=kv_heads).model
     ids_B_T = torch.randint(0, 50, (2, 9))
     own = model(input_ids=ids_B_T, use_cache=False).last_hidden_state
     model.set_attn_implementation(FLOAT32_ATTENTION)
@@ -40,19 +29,9 @@ def test_attention_in_float32_is_the_models_own_up_to_bfloat16(kv_heads):
         ({"neon": True, "bf16": True}, torch.bfloat16),
     ],
 )
-def test_bfloat16_only_where_the_processor_has_it(monkeypatch, has, expected):
+def test_bfloat16_only_where_the_processor_has_it(small_qwen3, monkeypatch, has, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=50,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=8,
-        )
-    )
+    model = small_qwen3(layers=1)
     model.set_attn_implementation(FLOAT32_ATTENTION)
     used = []
     model.lm_head.register_forward_hook(lambda module, inputs, logits: used.append(logits.dtype))
