@@ -190,7 +190,9 @@ def test_no_reply_raises_or_hangs(reply):
     for expected in ("B", "x+1", "\\sqrt{2}, \\sqrt{3}, \\sqrt{5}", "yes", "1:2:3", "0.25 m"):
         began = time.process_time()
         score(reply, expected)
-        assert time.process_time() - began < 1  # of our own; the library's child has its limit
+        # Of our own; the library's child has its limit. They take milliseconds, and 1.01 s was seen
+        # once on a stalled machine; what has no end takes minutes.
+        assert time.process_time() - began < 10
 
 
 def test_the_first_item_without_an_end_decides_a_list(monkeypatch):
