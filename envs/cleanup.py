@@ -141,6 +141,25 @@ def reap_until_quiet(
     return removed
 
 
+def remove_container(client: DockerClient, container_id: str) -> bool:
+    """Whether the container of this id or name is gone, or going; if not, the log says why."""
+    from docker.errors import APIError, NotFound
+
+    try:
+        with engine_boundary(f"removing sandbox {container_id[:12]}"):
+            try:
+                client.api.remove_container(container_id, force=True, v=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if error.status_code != 409:  # 409: its removal is already under way
+                    raise
+    except SandboxError as error:
+        logger.warning("%s; `contextrl clean` removes it later", error)
+        return False
+    return True
+
+
 def _stale(found: dict[str, str]) -> str | None:
     deadline = found.get(LABEL_DEADLINE, "")
     if deadline.isdigit() and time.time() > int(deadline):

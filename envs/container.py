@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contextrl.envs.cleanup import labels
+from contextrl.envs.cleanup import labels, remove_container
 from contextrl.envs.engine import ExecChannel, engine_boundary, read_whole
 from contextrl.envs.errors import ImageError, SandboxError
 from contextrl.envs.kill import KILL_SCRIPT
@@ -90,7 +90,7 @@ class Container:
         run_id: str,
         lost: set[str] | None = None,
     ) -> None:
-        """`lost` holds the ids of containers that could not be removed, this one's too."""
+        """`lost` holds ids or names of containers that could not be removed, this one's too."""
         self._lost = set() if lost is None else lost
         self.image = image
         self._client = client
@@ -102,11 +102,26 @@ class Container:
         self.disk_limit_reached = False
         """Set by the disk guard, which then ended every process."""
         self.used = False  # by an episode before: it has to be renewed for another
-        file_bytes = limits.disk_mb << 20
         with engine_boundary(f"starting a sandbox of image {image}"):
             self.user: str = _image_user(client, image)
-            self.id: str = self._api.create_container(
-                image,
+            self.id: str = self._create(limits, run_id)
+        try:
+            with engine_boundary(f"starting a sandbox of image {image}"):
+                self._api.start(self.id)
+        except SandboxError:
+            self.remove()
+            raise
+
+    def _create(self, limits: SandboxLimits, run_id: str) -> str:
+        """The id. Under a name of ours, so that a container whose engine went before it answered
+        can be removed later."""
+        from docker.errors import APIError
+
+        name, file_bytes = f"contextrl-{secrets.token_hex(8)}", limits.disk_mb << 20
+        try:
+            created = self._api.create_container(
+                self.image,
+                name=name,
                 # Root owns the process that keeps the container up, so `kill -9 -1` misses it.
                 entrypoint=["sleep"],
                 command=["infinity"],
@@ -131,13 +146,14 @@ class Container:
                     security_opt=["no-new-privileges:true"],
                     log_config={"Type": "none"},
                 ),
-            )["Id"]
-        try:
-            with engine_boundary(f"starting a sandbox of image {image}"):
-                self._api.start(self.id)
-        except SandboxError:
-            self.remove()
+            )
+        except APIError:  # an answer: there is none
             raise
+        except BaseException:
+            self._lost.add(name)
+            raise
+        container_id: str = created["Id"]
+        return container_id
 
     def channel(self, command: list[str]) -> ExecChannel:
         """A process in the container, which is started again if its main process was killed."""
@@ -259,25 +275,6 @@ class Container:
             self._lost.discard(self.id)
         else:
             self._lost.add(self.id)
-
-
-def remove_container(client: DockerClient, container_id: str) -> bool:
-    """Whether the container is gone, or going; if not, the log says why."""
-    from docker.errors import APIError, NotFound
-
-    try:
-        with engine_boundary(f"removing sandbox {container_id[:12]}"):
-            try:
-                client.api.remove_container(container_id, force=True, v=True)
-            except NotFound:
-                pass
-            except APIError as error:
-                if error.status_code != 409:  # 409: its removal is already under way
-                    raise
-    except SandboxError as error:
-        logger.warning("%s; `contextrl clean` removes it later", error)
-        return False
-    return True
 
 
 def _image_user(client: DockerClient, image: str) -> str:

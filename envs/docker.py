@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from contextrl.envs.container import Container, SandboxLimits, remove_container
+from contextrl.envs.cleanup import remove_container
+from contextrl.envs.container import Container, SandboxLimits
 from contextrl.envs.disk_guard import DiskGuard
 from contextrl.envs.engine import connect, engine_boundary, outlast_restart
 from contextrl.envs.errors import SandboxError
@@ -162,7 +163,7 @@ class DockerProvider(Closing):
         self._warm: dict[str, deque[Container]] = defaultdict(deque)
         self._live: LiveSandboxes[DockerSandbox] = LiveSandboxes()
         self._lost: set[str] = set()
-        """Containers that were to be removed while the engine was away."""
+        """Containers that were to be removed, or were asked for, while the engine was away."""
         self._closed = False
         self._guard = DiskGuard(
             self._client,

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from contextrl.envs.cleanup import owner_alive, owner_label, reap, reap_until_quiet
 from contextrl.envs.docker import DockerProvider, SandboxLimits
@@ -381,3 +382,22 @@ def test_output_that_comes_late_is_waited_for_and_what_is_lost_is_known():
     assert read_whole(Frames((1, b"la"), (0, b"")), b"END", 10, timeout_s=5) is None
     long = Frames((1, b"x" * 50), (1, b"END"), (0, b""))
     assert read_whole(long, b"END", 10, timeout_s=5) == (0, b"x" * 11, b"")
+
+
+@pytest.mark.docker
+def test_a_container_whose_creation_got_no_answer_is_removed_in_the_end(
+    docker_client, task, monkeypatch
+):
+    """As when the engine stops between making it and saying so."""
+    create = docker_client.api.create_container
+
+    def without_answer(*args, **settings):
+        create(*args, **settings)
+        raise requests.exceptions.ConnectionError("Remote end closed connection")
+
+    with DockerProvider(docker_client, limits=SandboxLimits(memory_mb=256)) as provider:
+        monkeypatch.setattr(docker_client.api, "create_container", without_answer)
+        with pytest.raises(EngineUnavailableError):
+            provider.start(task)
+        assert len(containers_of(docker_client, provider.run_id)) == 1
+    assert containers_of(docker_client, provider.run_id) == []
