@@ -389,15 +389,18 @@ def test_a_container_whose_creation_got_no_answer_is_removed_in_the_end(
     docker_client, task, monkeypatch
 ):
     """As when the engine stops between making it and saying so."""
-    create = docker_client.api.create_container
+    create, made = docker_client.api.create_container, []
 
-    def without_answer(*args, **settings):
-        create(*args, **settings)
-        raise requests.exceptions.ConnectionError("Remote end closed connection")
+    def first_without_answer(*args, **settings):
+        made.append(create(*args, **settings))
+        if len(made) == 1:
+            raise requests.exceptions.ConnectionError("Remote end closed connection")
+        return made[-1]
 
     with DockerProvider(docker_client, limits=SandboxLimits(memory_mb=256)) as provider:
-        monkeypatch.setattr(docker_client.api, "create_container", without_answer)
-        with pytest.raises(EngineUnavailableError):
-            provider.start(task)
-        assert len(containers_of(docker_client, provider.run_id)) == 1
+        monkeypatch.setattr(docker_client.api, "create_container", first_without_answer)
+        with provider.start(task) as sandbox:
+            assert run(sandbox, "echo hi").output == "hi\n"
+        unanswered = made[0]["Id"][:12]
+        assert containers_of(docker_client, provider.run_id) == [unanswered]
     assert containers_of(docker_client, provider.run_id) == []
