@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from contextrl.scripts.cli_bench_logprobs import logprobs
 from contextrl.scripts.cli_bench_mine import mine
 from contextrl.scripts.cli_bench_model import ca_memory, generation, gradients
 from contextrl.scripts.cli_bench_replay import replay
@@ -17,6 +18,7 @@ app.command()(sandbox)
 app.command()(generation)
 app.command()(gradients)
 app.command("ca-memory")(ca_memory)
+app.command()(logprobs)
 app.command()(mine)
 app.command()(scenes)
 app.command()(retrieval)

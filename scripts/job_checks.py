@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from contextrl.agents.codec import codec_of
 from contextrl.agents.prompting import prompt_set
@@ -48,6 +48,12 @@ def check_engine(config: DictConfig, ca: CAConfig) -> None:
             "the CA pass expects actor_rollout_ref.model.use_fused_kernels=False, found True: "
             "fused kernels bypass the output layer; set it to False"
         )
+    precision = OmegaConf.select(actor, "fsdp_config.mixed_precision.param_dtype")
+    if str(precision) in ("16", "fp16", "float16"):
+        raise ConfigError(
+            "the CA pass expects fsdp_config.mixed_precision.param_dtype bf16 or fp32, found "
+            f"{precision}: its loss is not scaled as veRL scales GRPO's; change it"
+        )
     ca.check_ranks(n_ranks)
 
 
@@ -66,6 +72,30 @@ def _check_micro_batches(config: DictConfig, n_ranks: int) -> None:
         )
 
 
+def settle_steps(config: DictConfig, n_rows: int) -> str | None:
+    """`trainer.total_training_steps` is how many steps the training takes; why it is fewer, if so.
+
+    veRL stops at `trainer.total_epochs` without the last checkpoint and validation if steps were
+    asked for beyond it, and fails after the first validation where the rows make no batch.
+    Raises `ConfigError`.
+    """
+    batch, epochs = config.data.train_batch_size, config.trainer.total_epochs
+    if n_rows < batch:
+        raise ConfigError(
+            f"expected at least data.train_batch_size = {batch} rows to train on, found {n_rows}; "
+            "lower it (with actor_rollout_ref.actor.ppo_mini_batch_size) or give more"
+        )
+    most, asked = n_rows // batch * epochs, config.trainer.total_training_steps
+    with open_dict(config):
+        config.trainer.total_training_steps = most if asked is None else min(asked, most)
+    if asked is None or asked <= most:
+        return None
+    return (
+        f"{most} steps instead of {asked}: trainer.total_epochs = {epochs} over {n_rows} rows in "
+        f"batches of {batch}; raise trainer.total_epochs for more"
+    )
+
+
 def check_inputs(model: str, job: JobConfig, ca: CAConfig, tasks: Iterable[Sequence[Task]]) -> None:
     """The tokenizer loads, both letters are one token, pairs and prompts fit.
 
@@ -77,9 +107,8 @@ def check_inputs(model: str, job: JobConfig, ca: CAConfig, tasks: Iterable[Seque
         PairSet.load(ca, tokenizer)
     if (measured := measured_pairs(ca)) is not None:
         PairProbe(ca, measured, tokenizer)
-    thinking = job.enable_thinking
-    template = None if thinking is None else {"enable_thinking": thinking}
-    codec, prompts = codec_of(tokenizer, template_kwargs=template), prompt_set(job.prompts)
+    codec = codec_of(tokenizer, template_kwargs=job.template_kwargs)
+    prompts = prompt_set(job.prompts)
     room = job.limits.max_context_tokens
     for task in (task for split in tasks for task in split):
         n_tokens = len(codec.prompt_ids(prompts.render_task(task)))

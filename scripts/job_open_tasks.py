@@ -38,6 +38,7 @@ def choose_open_tasks(
         "seed": job.seed,
         "limits": dataclasses.asdict(job.limits),
         "prompts": job.prompts,
+        "thinking": job.enable_thinking,
         "graded_unsubmitted": job.grade_unsubmitted,
     }
     code = source_digest(*PLAYING, "contextrl.scripts:job_open_tasks.py")

@@ -46,6 +46,7 @@ def mine_own_pairs(
         "mining": dataclasses.asdict(job.mining),
         "limits": dataclasses.asdict(job.limits),
         "prompts": job.prompts,
+        "thinking": job.enable_thinking,
         "code": source_digest(
             *PLAYING,
             "contextrl.pairs",

@@ -40,7 +40,15 @@ PLAYING = (
     "contextrl.scripts:job_play.py",
     *(
         f"contextrl.verl_ext:{name}.py"
-        for name in ("generation", "local_server", "row_cache", "sampling", "scorer_hf", "vision")
+        for name in (
+            "generation",
+            "local_server",
+            "quick_norms",
+            "row_cache",
+            "sampling",
+            "scorer_hf",
+            "vision",
+        )
     ),
 )
 """For `source_digest`: the code that decides how such an episode goes."""
@@ -77,7 +85,7 @@ def play(
         temperature=temperature,
         seed=seed,
     )
-    policy = TokenPolicy("warm-up", server, server.tokenizer)
+    policy = TokenPolicy("warm-up", server, server.tokenizer, template_kwargs=job.template_kwargs)
     requests = [
         EpisodeRequest(task, EpisodeKey(phase=phase, sample=sample))
         for task in tasks

@@ -54,6 +54,8 @@ def warm_policy(
             "contextrl.verl_ext:curriculum.py",
             "contextrl.verl_ext:drills.py",
             "contextrl.verl_ext:made_up_bugs.py",
+            "contextrl.verl_ext:muon.py",
+            "contextrl.verl_ext:quick_norms.py",
             "contextrl.verl_ext:scripted_runs.py",
             "contextrl.verl_ext:tiny.py",
             "contextrl.verl_ext:sft_data.py",

@@ -104,7 +104,7 @@ def read_metrics(run_dir: Path) -> list[MetricsLine]:
 
 
 class _Tail:
-    """Whole lines that were appended since the last look."""
+    """Whole lines that were appended since the last look, less those that a kill tore."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -119,7 +119,11 @@ class _Tail:
                 if not raw.endswith(b"\n"):
                     return
                 self._offset += len(raw)
-                yield MetricsLine.model_validate(json.loads(raw))
+                try:
+                    line = MetricsLine.model_validate(json.loads(raw))
+                except ValueError:
+                    continue
+                yield line
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

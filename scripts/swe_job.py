@@ -13,7 +13,7 @@ from contextrl.envs.cleanup import run_label
 from contextrl.envs.places import end_run, without_engine
 from contextrl.pairs.hub import settled
 from contextrl.scripts import job_report
-from contextrl.scripts.job_checks import check_engine, check_inputs
+from contextrl.scripts.job_checks import check_engine, check_inputs, settle_steps
 from contextrl.scripts.job_open_tasks import choose_open_tasks
 from contextrl.scripts.job_pairs import HELD_OUT, TRAIN, mine_own_pairs
 from contextrl.scripts.job_policy import warm_policy
@@ -136,6 +136,8 @@ def prepare(
     )
     write_dataset(data / "train.parquet", train_tasks, job.prompts, phase="train")
     write_dataset(data / "validate.parquet", validate_tasks, job.prompts, phase="validate")
+    if fewer := settle_steps(config, len(train_tasks[TRAIN_SPLIT])):
+        stages.say(fewer)
     with open_dict(config):
         config.data.train_files = [str(data / "train.parquet")]
         config.data.val_files = [str(data / "validate.parquet")]

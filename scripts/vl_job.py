@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from contextrl.pairs.hub import settled
 from contextrl.pairs.render import option_token_ids
 from contextrl.scripts import vl_report
-from contextrl.scripts.job_checks import check_engine
+from contextrl.scripts.job_checks import check_engine, settle_steps
 from contextrl.scripts.job_train import read_metrics, summary_line, train
 from contextrl.scripts.run_folder import (
     CONFIG,
@@ -148,6 +148,8 @@ def check_and_write(
         )
         counts = ", ".join(f"{split} {len(rows.numbers)}" for split, rows in splits.items())
         stages.say(f"{name}: {counts}" + (f", {left_out} left out" if left_out else ""))
+        if name == TRAIN and (fewer := settle_steps(config, len(asked.numbers) - left_out)):
+            stages.say(fewer)
     with open_dict(config):
         config.data.train_files = [str(data / f"{TRAIN}.parquet")]
         config.data.val_files = [str(data / "validate.parquet")]

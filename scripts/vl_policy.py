@@ -33,6 +33,7 @@ def warm_vl_policy(
         "vl": dataclasses.asdict(
             dataclasses.replace(vl, validate_limit=None, train=None, validate={})
         ),
+        "held_out": drawn.folder.name,  # of its content, see `Cache.folder`
         "style": ca.style,
         "pixels": [ca.min_pixels, ca.max_pixels],
         "code": source_digest(
@@ -42,7 +43,9 @@ def warm_vl_policy(
                 f"contextrl.verl_ext:{name}.py"
                 for name in (
                     "collate",
+                    "muon",
                     "padding",
+                    "quick_norms",
                     "scorer_hf",
                     "tiny",
                     "tiny_vl",

@@ -34,12 +34,8 @@ class SWEAgentLoop(AgentLoopBase):  # type: ignore[misc]
             special_ids=self.tokenizer.all_special_ids,
             wall_clock_s=episodes.job.limits.wall_clock_s,
         )
-        thinking = episodes.job.enable_thinking
         policy = TokenPolicy(
-            "actor",
-            server,
-            self.tokenizer,
-            template_kwargs=None if thinking is None else {"enable_thinking": thinking},
+            "actor", server, self.tokenizer, template_kwargs=episodes.job.template_kwargs
         )
         info = row["extra_info"]
         episodes.expect(info["task_id"])

@@ -19,8 +19,10 @@ import torch.distributed as dist
 from tensordict import TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
+from verl.utils import torch_functional
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl.pairs.render import EncodedPair
@@ -32,8 +34,11 @@ from contextrl.verl_ext.last_position import last_position_logits
 from contextrl.verl_ext.padding import drop_padding_mask
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.papo import PerceptionMixin
+from contextrl.verl_ext.quick_norms import quicken_norms
+from contextrl.verl_ext.sampled_logits import SampledLogitsMixin
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
 from contextrl.verl_ext.settings import CAConfig
+from contextrl.verl_ext.token_logprobs import token_logprobs
 from contextrl.verl_ext.vision import (
     ROW_KEY,
     check_placeholders,
@@ -101,6 +106,8 @@ class ContextAwareMixin:
 
     def _build_module(self) -> torch.nn.Module:
         module: torch.nn.Module = super()._build_module()  # type: ignore[misc]
+        if get_device_name() == "cpu":
+            quicken_norms(module)
         if is_vision(self.model_config.hf_config):  # type: ignore[attr-defined]
             plain_vision_output(module)
             if getattr(self.model_config.hf_config, "freeze_vision_tower", False):  # type: ignore[attr-defined]
@@ -241,9 +248,17 @@ def _micro_batches(pairs: Sequence[EncodedPair], size: int) -> Iterator[Sequence
         yield pairs[start : start + size]
 
 
-class ContextAwareFSDPEngine(ContextAwareMixin, PerceptionMixin, FSDPEngineWithLMHead):  # type: ignore[misc]
+class ContextAwareFSDPEngine(
+    ContextAwareMixin,
+    PerceptionMixin,
+    SampledLogitsMixin,
+    FSDPEngineWithLMHead,  # type: ignore[misc]
+):
     """veRL's FSDP engine with the CA term, and PAPO's where it is asked for."""
 
+
+if not torch_functional.FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE:
+    transformer_impl.logprobs_from_logits = token_logprobs
 
 # The (device, vendor) key beats veRL's own device-only key, so the strategy keeps its name.
 EngineRegistry.register(

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contextrl.verl_ext.quick_norms import quicken_norms
 from contextrl.verl_ext.row_cache import RowCache
 from contextrl.verl_ext.sampling import Completion, Request, SamplingParams
 from contextrl.verl_ext.vision import ROW_KEY, VisionInputs, is_vision
@@ -47,6 +48,7 @@ class GenerationEngine:
         seed: int = 0,
     ) -> None:
         self.model = model.eval()
+        quicken_norms(self.model)
         self.max_length = max_length
         self.cache = RowCache(self.model, max_rows, max_length)
         self._held: list[list[int]] = [[] for _ in range(max_rows)]

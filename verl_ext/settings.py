@@ -216,6 +216,12 @@ class JobConfig:
     mining: MiningConfig = field(default_factory=MiningConfig)
     vl: VLConfig = field(default_factory=VLConfig)
 
+    @property
+    def template_kwargs(self) -> Mapping[str, Any] | None:
+        """For the chat template."""
+        thinking = self.enable_thinking
+        return None if thinking is None else {"enable_thinking": thinking}
+
     @classmethod
     def from_mapping(cls, block: Mapping[str, Any]) -> JobConfig:
         return parse_block(cls, block, "job")

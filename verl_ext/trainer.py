@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from verl.utils.device import get_device_name
 
 from contextrl.verl_ext.engine import REQUEST_KEY, CARequest
 from contextrl.verl_ext.errors import ConfigError, EmptyBatchError
+from contextrl.verl_ext.line_file import open_to_append
 from contextrl.verl_ext.pair_source import measured_pairs
 from contextrl.verl_ext.papo import REQUEST_KEY as PAPO_KEY
 from contextrl.verl_ext.papo import PAPORequest
@@ -130,8 +132,11 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _validate(self) -> dict[str, float]:
         metrics: dict[str, float] = super()._validate()
         if self._pair_probe is not None:
+            # The rollout's weights and cache would stay on the devices beside the trainer's.
+            self.checkpoint_manager.sleep_replicas()
             scorer = WorkerGroupScorer(self.actor_rollout_wg, self.ca.micro_batch_size)
             report = self._pair_probe.report(scorer)
+            self.checkpoint_manager.update_weights(self.global_steps)
             path = self._run_dir / "probe" / f"step-{self.global_steps}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -171,8 +176,11 @@ class ContextAwareTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _log_metrics(self, kind: str, metrics: dict[str, Any]) -> None:
         numbers = {key: float(value) for key, value in metrics.items() if _is_number(value)}
         line = json.dumps({"kind": kind, "step": self.global_steps, "metrics": numbers})
-        with (self._run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        descriptor = open_to_append(self._run_dir / "metrics.jsonl")
+        try:
+            os.write(descriptor, f"{line}\n".encode())
+        finally:
+            os.close(descriptor)
 
 
 def _listed(column: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from PIL import Image
 from contextrl.envs.types import Record
 from contextrl.pairs.encode import encode_prompt
 from contextrl.pairs.vqa import VQARow
+from contextrl.verl_ext.line_file import open_to_append
 from contextrl.verl_ext.rewards import Score, score
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
@@ -67,9 +68,7 @@ class Questions:
         )
         self._rows: dict[str, VQARows] = {}
         self._lock = threading.Lock()
-        self._fd = os.open(
-            Path(self.job.run_dir) / ANSWERS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
-        )
+        self._fd = open_to_append(Path(self.job.run_dir) / ANSWERS)
         self._prompts: OrderedDict[tuple[str, int], Future[Prompt]] = OrderedDict()
 
     @classmethod

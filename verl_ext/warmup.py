@@ -24,6 +24,8 @@ from contextrl.verl_ext.ca_loss import ca_loss
 from contextrl.verl_ext.curriculum import Curriculum
 from contextrl.verl_ext.drills import Drill, DrillMaker
 from contextrl.verl_ext.errors import ConfigError
+from contextrl.verl_ext.muon import Muon
+from contextrl.verl_ext.quick_norms import quicken_norms
 from contextrl.verl_ext.settings import WarmupConfig
 from contextrl.verl_ext.sft_data import SFTSequence
 
@@ -109,6 +111,7 @@ class _Trainer:
         self, model: Qwen3ForCausalLM, maker: DrillMaker, config: WarmupConfig, seed: int
     ) -> None:
         model.set_attn_implementation(FLOAT32_ATTENTION)
+        quicken_norms(model)
         self._model, self._maker, self._config = model.train(), maker, config
         self._rng = random.Random(seed)
         self._curriculum = Curriculum(maker, patience=config.drill_patience, seed=seed)
@@ -267,6 +270,6 @@ def _optimizers(model: Qwen3ForCausalLM, config: WarmupConfig) -> Optimizers:
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
-    muon = torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0, adjust_lr_fn="original")
+    muon = Muon(matrices, lr=MUON_LR)
     adam = torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=0.0, betas=(0.9, 0.98))
     return [(muon, MUON_LR), (adam, config.learning_rate)]

@@ -22,7 +22,9 @@ from torch import Tensor
 from contextrl.pairs.encode import IMAGE_MARK, EncodedPair, encode_prompt
 from contextrl.pairs.scenes import ScenePair
 from contextrl.verl_ext.collate import collate
+from contextrl.verl_ext.muon import Muon
 from contextrl.verl_ext.padding import drop_padding_mask
+from contextrl.verl_ext.quick_norms import quicken_norms
 from contextrl.verl_ext.scorer_hf import vision_inputs
 from contextrl.verl_ext.settings_vl import VLWarmupConfig
 from contextrl.verl_ext.vision import extended
@@ -89,6 +91,7 @@ def warm_up(
 ) -> float:
     """SFT in place; the mean loss of the last steps. `draw` gives the next scene."""
     rng = random.Random(config.seed)
+    quicken_norms(model)
     optimizers = _optimizers(model, config)
     losses: list[float] = []
     model.train()
@@ -207,9 +210,7 @@ def _optimizers(model: Any, config: VLWarmupConfig) -> list[tuple[torch.optim.Op
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
         (matrices if hidden else rest).append(parameter)
-    muon = torch.optim.Muon(
-        matrices, lr=MUON_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="original"
-    )
+    muon = Muon(matrices, lr=MUON_LR, weight_decay=WEIGHT_DECAY)
     adam = torch.optim.AdamW(
         rest, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
     )

@@ -26,6 +26,9 @@ def verl_facts():
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
         from verl.workers.engine import EngineRegistry
         from contextrl.verl_ext import engine
+        from contextrl.verl_ext.token_logprobs import token_logprobs
+        from verl.utils.torch_functional import logprobs_from_logits
+        from verl.workers.engine.fsdp import transformer_impl
         from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ as M, AgentLoopWorkerTQ
         from contextrl.verl_ext import vqa_loop
         L = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -35,6 +38,10 @@ def verl_facts():
             "gradient_sync": parameters(E._gradient_sync_context),
             "prepare_model_inputs": parameters(E.prepare_model_inputs),
             "forward_step": parameters(E.forward_step),
+            "logprobs_from_logits": [parameters(logprobs_from_logits), parameters(token_logprobs)],
+            "logprobs_used": [
+                "logprobs_from_logits" in E.prepare_model_outputs.__code__.co_names,
+                transformer_impl.logprobs_from_logits is token_logprobs],
             "actor_worker_cls": hasattr(W, "actor_worker_cls"),
             "ref_worker_cls": hasattr(W, "ref_worker_cls"),
             "build_module": parameters(E._build_module),
@@ -71,6 +78,12 @@ def test_engine_hooks(verl_facts):
     assert verl_facts["gradient_sync"] == ["self", "is_last_micro_batch"]
     assert verl_facts["prepare_model_inputs"] == ["self", "micro_batch"]
     assert verl_facts["forward_step"] == ["self", "micro_batch", "loss_function", "forward_only"]
+
+
+def test_log_probabilities_are_taken_in_blocks_without_flash_attn(verl_facts):
+    theirs, ours = verl_facts["logprobs_from_logits"]
+    assert ours == theirs
+    assert all(verl_facts["logprobs_used"])
 
 
 def test_worker_and_trainer_hooks(verl_facts):

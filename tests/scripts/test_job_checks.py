@@ -6,7 +6,7 @@ import pytest
 
 from contextrl.envs.types import Task, TaskSource
 from contextrl.pairs.errors import OptionTokenError, PairFileError
-from contextrl.scripts.job_checks import check_engine, check_inputs
+from contextrl.scripts.job_checks import check_engine, check_inputs, settle_steps
 from contextrl.verl_ext.compose import compose, presets
 from contextrl.verl_ext.errors import ConfigError, ModelError
 from contextrl.verl_ext.settings import CAConfig, JobConfig, WarmupConfig
@@ -52,12 +52,37 @@ def test_every_preset_passes_the_engines_checks(preset):
         ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32", "found 4 x 32; change"),
         ("actor_rollout_ref.actor.ulysses_sequence_parallel_size=2", "set it to 1"),
         ("actor_rollout_ref.model.use_fused_kernels=true", "fused kernels bypass"),
+        (
+            "++actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp16",
+            "bf16 or fp32, found fp16",
+        ),
     ],
 )
 def test_what_the_engine_would_refuse_after_the_first_rollout(override, message):
     config = compose(["preset=qwen3-8b", override])
     with pytest.raises(ConfigError, match=message):
         check_engine(config, CAConfig.from_mapping(config.ca))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "n_rows", "steps", "said"),
+    [
+        (["trainer.total_training_steps=16"], 20, 16, None),
+        (["trainer.total_epochs=3"], 20, 6, "6 steps instead of 16: trainer.total_epochs = 3"),
+        (["trainer.total_training_steps=null", "trainer.total_epochs=3"], 25, 9, None),
+        (["trainer.total_training_steps=2"], 8, 2, None),
+    ],
+)
+def test_the_last_step_is_one_that_is_saved_and_measured(overrides, n_rows, steps, said):
+    config = compose(["preset=tiny-cpu", *overrides])
+    found = settle_steps(config, n_rows)
+    assert config.trainer.total_training_steps == config.trainer.test_freq == steps
+    assert found is None if said is None else said in found
+
+
+def test_fewer_rows_than_a_batch_are_refused_before_the_first_validation():
+    with pytest.raises(ConfigError, match="train_batch_size = 8 rows to train on, found 7"):
+        settle_steps(compose(["preset=tiny-cpu"]), 7)
 
 
 def test_sampling_that_the_cpu_server_does_not_do_is_refused_before_it_starts():

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from contextrl.scripts import job_train
 from contextrl.scripts.job_train import TrainingFailedError, read_metrics, summary_line, train
+from contextrl.verl_ext.line_file import open_to_append
 
 
 def line(kind, step, **metrics):
@@ -17,6 +19,17 @@ def test_of_steps_done_twice_the_later_counts_and_a_torn_line_waits(tmp_path):
     text = line("train", 1, r=0.1) + line("train", 2, r=0.2) + line("train", 2, r=0.9)
     (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "tra')
     assert [(m.step, m.metrics["r"]) for m in read_metrics(tmp_path)] == [(1, 0.1), (2, 0.9)]
+
+
+def test_a_line_torn_by_a_kill_takes_no_later_one_with_it(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(line("train", 1, r=0.1) + '{"kind": "tra')
+    for _ in range(2):  # of a run that was resumed, and then once more
+        descriptor = open_to_append(file)
+        os.write(descriptor, line("train", 2, r=0.2).encode())
+        os.close(descriptor)
+    assert [(m.step, m.metrics["r"]) for m in read_metrics(tmp_path)] == [(1, 0.1), (2, 0.2)]
+    assert file.read_text().count("\n") == 4
 
 
 def trainer(monkeypatch, script):

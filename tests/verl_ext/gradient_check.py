@@ -52,10 +52,15 @@ class FixedPairs:
         return self.pairs[draw.index]
 
 
-def response_logprobs(model, episode, vision=None):
-    logp = model.logits(episode.ids, vision or episode.vision).log_softmax(-1)
-    after = len(episode.prompt) - 1
-    return logp[after:-1].gather(1, episode.response[:, None])[:, 0]
+def response_logp(model, episode, vision=None, temperature=1.0):
+    """Of every word at each place of the reply."""
+    logits = model.logits(episode.ids, vision or episode.vision) / temperature
+    return logits.log_softmax(-1)[len(episode.prompt) - 1 : -1]
+
+
+def response_logprobs(model, episode, vision=None, temperature=1.0):
+    logp = response_logp(model, episode, vision, temperature)
+    return logp.gather(1, episode.response[:, None])[:, 0]
 
 
 def masked(vision, processor, papo, step):
@@ -84,6 +89,9 @@ def parse(case):
     parser.add_argument("--one-length", type=int, default=0)
     parser.add_argument("--freeze", type=int, default=0)
     parser.add_argument("--packed", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--entropy", type=float, default=0.0)
+    parser.add_argument("--nothing-sampled", type=int, default=0)
     parser.add_argument("--papo", type=float, default=0.0)
     parser.add_argument("--masked-gradient", type=int, default=0)
     return parser.parse_args([f"--{option}" for option in case.split()])
@@ -178,9 +186,11 @@ def check(args):
     for episode in episodes:
         for name in ("prompt", "response", "advantage", "mask"):
             setattr(episode, name, getattr(episode, name).to(args.device))
+    if args.nothing_sampled:  # in the first micro-batch
+        episodes[0].mask = torch.zeros_like(episodes[0].mask)
     with torch.no_grad():
         old = [
-            response_logprobs(reference, episode)
+            response_logprobs(reference, episode, temperature=args.temperature)
             + 0.05 * torch.randn(len(episode.response), generator=rng).to(args.device)
             for episode in episodes
         ]
@@ -216,12 +226,12 @@ def check(args):
             ),
         },
         non_tensor_dict={
-            "temperature": 1.0,
+            "temperature": args.temperature,
             "global_batch_size": 4,
             "use_remove_padding": bool(args.packed),
             "use_dynamic_bsz": False,
             "micro_batch_size_per_gpu": args.micro_batch,
-            "calculate_entropy": False,
+            "calculate_entropy": args.entropy > 0,
         },
     )
     tu.assign_non_tensor(
@@ -243,7 +253,15 @@ def check(args):
         ppo_micro_batch_size_per_gpu=1,
         use_dynamic_bsz=False,
         loss_agg_mode="token-mean",
+        entropy_coeff=args.entropy,
     )
+    n_logits = 0
+
+    def count(_, __, logits):
+        nonlocal n_logits
+        n_logits += logits.shape[0] * logits.shape[1]
+
+    engine.module.get_output_embeddings().register_forward_hook(count)
     with engine.train_mode():
         engine.optimizer_zero_grad()
         output = engine.forward_backward_batch(batch, partial(ppo_loss, config=actor))
@@ -252,6 +270,7 @@ def check(args):
             for name, p in engine.module.named_parameters()
             if p.grad is not None
         }
+        n_taken = n_logits
     with engine.eval_mode():
         margins = engine.ca_margins(pairs, micro_batch_size=args.micro_batch)
 
@@ -265,8 +284,11 @@ def check(args):
     grpo = 0.0
     for episode, o in zip(episodes, old, strict=True):
         a, m = episode.advantage, episode.mask
-        ratio = (response_logprobs(reference, episode) - o).exp()
+        logp = response_logp(reference, episode, temperature=args.temperature)
+        ratio = (logp.gather(1, episode.response[:, None])[:, 0] - o).exp()
         grpo += (torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2)) * m).sum() / n_tokens
+        entropy = -(logp.exp() * logp).sum(-1)
+        grpo -= args.entropy * (entropy * m).sum() / n_tokens
     kl = 0.0
     for episode in episodes if papo.active else []:
         logp = response_logprobs(reference, episode)
@@ -307,6 +329,8 @@ def check(args):
         "same_parameters": set(ours)
         == {n for n, p in reference.module.named_parameters() if p.grad is not None},
         "metrics": metrics,
+        "n_logits": n_taken,
+        "n_sampled": sum(int(episodes[i].mask.sum()) for i in mine),
         "kl": output["metrics"]["papo/kl"].aggregate() if papo.active else 0.0,
         "expected_kl": kl,
         "expected": {"ca/grad_norm": ca_norm, "ca/grad_norm_grpo": grpo_norm},

@@ -76,6 +76,26 @@ def test_gradients_of_sequences_packed_into_one_row(check, random_model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("packed", [0, 1])
+def test_logits_are_taken_of_sampled_tokens_alone(check, random_model, packed):
+    """With what else the logits are for: an entropy bonus, at another temperature."""
+    found = check(
+        random_model, f"micro-batch=2 packed={packed} temperature=0.6 entropy=0.3 measure=0"
+    )
+
+    assert found["relative_error"] <= 1e-5
+    assert found["n_logits"] == found["n_sampled"] + 4  # of the pairs, one each
+
+
+@pytest.mark.slow
+def test_an_episode_without_a_sampled_token_changes_nothing(check, random_model):
+    found = check(random_model, "nothing-sampled=1", ranks=2)
+
+    assert found["relative_error"] <= 1e-5
+    assert found["n_logits"] == found["n_sampled"] + 1 + 2
+
+
+@pytest.mark.slow
 def test_gradients_of_images_packed_into_one_row(check, random_qwen3_vl):
     found = check(random_qwen3_vl, "micro-batch=2 packed=1")
 
