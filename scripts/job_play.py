@@ -19,7 +19,7 @@ from contextrl.agents.store import RunStore, read_trajectories
 from contextrl.agents.tokens import TokenPolicy
 from contextrl.agents.types import Trajectory
 from contextrl.envs.container import SandboxLimits
-from contextrl.envs.grading import DockerGrader
+from contextrl.envs.grading import CachingGrader, DockerGrader
 from contextrl.envs.places import open_provider
 from contextrl.envs.types import Task
 from contextrl.verl_ext.errors import VerlExtError
@@ -94,7 +94,7 @@ def play(
     with open_provider(
         limits=limits, run_id=phase, recycle=sandbox.recycle, roots=sandbox.roots_folder
     ) as provider:
-        grader = DockerGrader(provider, at_once=sandbox.gradings) if graded else None
+        grader = CachingGrader(DockerGrader(provider, at_once=sandbox.gradings)) if graded else None
 
         def one(request: EpisodeRequest, cancel: threading.Event, witness: Witness) -> Trajectory:
             return rollout(
