@@ -43,6 +43,7 @@ PLAYING = (
         for name in (
             "generation",
             "local_server",
+            "prompt_memory",
             "quick_norms",
             "row_cache",
             "sampling",

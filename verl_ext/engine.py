@@ -77,7 +77,7 @@ class ContextAwareMixin:
     ) -> Any:
         request: CARequest | None = tu.pop(data, REQUEST_KEY, default=None)
         if not (forward_only or self.use_remove_padding):  # type: ignore[attr-defined]
-            data = _by_length(data)
+            data = _by_length(data, tu.get(data, key="micro_batch_size_per_gpu", default=None))
         if forward_only or request is None:
             return super().forward_backward_batch(data, loss_function, forward_only)  # type: ignore[misc]
 
@@ -236,9 +236,11 @@ class ContextAwareMixin:
         return self._pairs
 
 
-def _by_length(data: TensorDict) -> TensorDict:
+def _by_length(data: TensorDict, micro_batch_size: int | None) -> TensorDict:
     """Shortest rows first. A micro-batch without packing is padded to its longest row, and the
     gradient is a sum over all rows in whichever order."""
+    if micro_batch_size is not None and len(data) <= micro_batch_size:
+        return data
     lengths = data["input_ids"].offsets().diff()
     return tu.index_select_tensor_dict(data, lengths.argsort(stable=True).cpu())
 

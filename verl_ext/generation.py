@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contextrl.verl_ext.prompt_memory import KnownPrompt, PromptMemory
 from contextrl.verl_ext.quick_norms import quicken_norms
 from contextrl.verl_ext.row_cache import RowCache
 from contextrl.verl_ext.sampling import Completion, Request, SamplingParams
@@ -53,6 +54,7 @@ class GenerationEngine:
         self.cache = RowCache(self.model, max_rows, max_length)
         self._held: list[list[int]] = [[] for _ in range(max_rows)]
         """Token ids whose keys and values each row holds."""
+        self._memory = PromptMemory()
         self._sees = is_vision(model.config)
         self._shift = [0] * max_rows
         """Per row, of a model that sees: how far the next position is from the row's length."""
@@ -109,6 +111,7 @@ class GenerationEngine:
                 for row in range(len(self._held)):
                     if row not in self._active:
                         self._held[row] = []
+                self._memory.clear()
                 done.set_result(None)
             except Exception as error:
                 done.set_exception(error)
@@ -192,6 +195,12 @@ class GenerationEngine:
         seen.pop(ROW_KEY, None)
         if seen:
             shared = 0  # like tokens do not mean like images
+        known = self._memory.find(request.prompt_ids, request.vision)
+        if known is not None and known.row != row:
+            self._memory.forget_row(row, beyond=shared)
+            self._copy_prompt(row, request, known)
+            return
+        self._memory.forget_row(row, beyond=shared)
         new_ids = request.prompt_ids[shared:]
         n_new, device = len(new_ids), self.cache.keys[0].device
         self._active[row] = request
@@ -209,7 +218,16 @@ class GenerationEngine:
             **{key: value.to(device) for key, value in seen.items()},
         )
         self._held[row] = list(request.prompt_ids)
-        self._sample([row], out.logits[:, -1])
+        logits_1_V = out.logits[:, -1]
+        self._memory.note(request.prompt_ids, KnownPrompt(row, logits_1_V, request.vision))
+        self._sample([row], logits_1_V)
+
+    def _copy_prompt(self, row: int, request: Request, known: KnownPrompt) -> None:
+        self.cache.copy(known.row, row, len(request.prompt_ids))
+        self._shift[row] = self._shift[known.row]
+        self._held[row] = list(request.prompt_ids)
+        self._active[row] = request
+        self._sample([row], known.logits_1_V)
 
     def _prompt_positions(self, row: int, request: Request, position_T: Tensor) -> Tensor:
         """[1, T], or [4, 1, T] for a model that sees, whose images take fewer steps than tokens."""
@@ -276,6 +294,7 @@ class GenerationEngine:
                 )
 
     def _fail(self, error: Exception) -> None:
+        self._memory.clear()
         for row in list(self._active):
             self._held[row] = []
             self._active.pop(row).future.set_exception(error)

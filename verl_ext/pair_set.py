@@ -28,6 +28,9 @@ def pair_style(config: CAConfig) -> PairPromptStyle:
     return pair_styles(config.style, config.prefill).trajectories
 
 
+MAX_IMAGE_BYTES = 2**29
+"""Of prepared images, which are megabytes each, that are kept from one draw to the next."""
+
 _FLIPPED = {
     Order.POSITIVE_FIRST: Order.POSITIVE_SECOND,
     Order.POSITIVE_SECOND: Order.POSITIVE_FIRST,
@@ -44,6 +47,7 @@ class PairSet:
         self._styles = pair_styles(config.style, config.prefill)
         self._count_tokens = make_token_counter(tokenizer)
         self._encoded: dict[tuple[int, Order], EncodedPair] = {}
+        self._image_bytes = 0
         budget = config.max_prompt_tokens
         seen = list(look_through(pairs, tokenizer, self._styles, max_tokens=budget))
         self._numbers = [each.number for each in seen if not each.reason]
@@ -74,11 +78,16 @@ class PairSet:
         key = (draw.index, order)
         if key not in self._encoded:
             self._encoded[key] = self._encode(pair, order)
-            # Images are megabytes: what one rollout step draws is kept, for its updates.
-            if self._encoded[key].vision is not None:
-                for oldest in list(self._encoded)[: -2 * self.config.pairs_per_step]:
-                    del self._encoded[oldest]
+            self._image_bytes += _image_bytes(self._encoded[key])
+            self._drop_oldest()
         return self._encoded[key]
+
+    def _drop_oldest(self) -> None:
+        """What one rollout step draws is kept in any case, for its updates."""
+        for oldest in list(self._encoded)[: -2 * self.config.pairs_per_step]:
+            if self._image_bytes <= MAX_IMAGE_BYTES:
+                break
+            self._image_bytes -= _image_bytes(self._encoded.pop(oldest))
 
     def _encode(self, pair: OwnPair | FixedPair, order: Order) -> EncodedPair:
         rendered = self._source.render(
@@ -89,3 +98,8 @@ class PairSet:
             count_tokens=self._count_tokens,
         )
         return encode(rendered, self._tokenizer)
+
+
+def _image_bytes(pair: EncodedPair) -> int:
+    pixels = None if pair.vision is None else pair.vision.pixel_values
+    return 0 if pixels is None else int(pixels.nbytes)

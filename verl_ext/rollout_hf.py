@@ -7,12 +7,16 @@ full weights to it through Ray's object store.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import ray
 import torch
+from PIL import Image
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 from verl.workers.rollout.utils import ensure_async_iterator
@@ -22,9 +26,11 @@ from contextrl.verl_ext.generation import GenerationEngine, SamplingParams
 from contextrl.verl_ext.sampling import check_sampling
 from contextrl.verl_ext.scorer_hf import load_model, load_tokenizer
 from contextrl.verl_ext.server_reply import NO_ROOM
-from contextrl.verl_ext.vision import is_vision
+from contextrl.verl_ext.vision import VisionInputs, is_vision
 
 NAME = "hf"
+KEPT_PROMPTS = 32
+"""Prepared images of the last ones; a group of replies comes close together."""
 
 
 class HFServer:
@@ -37,6 +43,7 @@ class HFServer:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         model = load_model(model_path, torch.float32)
         self.tokenizer = load_tokenizer(model_path) if is_vision(model.config) else None
+        self._prepared: OrderedDict[Any, VisionInputs] = OrderedDict()
         self.config = config
         self.global_steps: int | None = None
         self.end_ids = _end_ids(model)
@@ -67,7 +74,7 @@ class HFServer:
             )
         vision = None
         if self.tokenizer is not None:
-            vision = self.tokenizer.inputs_of(prompt_ids, image_data or [], row_id=request_id)
+            vision = self._vision_of(prompt_ids, image_data or [], request_id)
         asked = sampling_params.get("max_tokens") or self.config.response_length
         params = SamplingParams(
             max_new_tokens=min(asked, room),
@@ -82,6 +89,19 @@ class HFServer:
             stop_reason="completed" if completion.finished else "length",
             extra_fields={"global_steps": self.global_steps},
         )
+
+    def _vision_of(
+        self, prompt_ids: list[int], images: Sequence[Image.Image], request_id: str
+    ) -> VisionInputs:
+        """Prepared once for all replies to one prompt."""
+        assert self.tokenizer is not None
+        shown = hashlib.sha256(b"".join(image.tobytes() for image in images)).digest()
+        key = (tuple(prompt_ids), tuple(image.size for image in images), shown)
+        if key not in self._prepared:
+            self._prepared[key] = self.tokenizer.inputs_of(prompt_ids, images, row_id=request_id)
+            while len(self._prepared) > KEPT_PROMPTS:
+                self._prepared.popitem(last=False)
+        return dataclasses.replace(self._prepared[key], row_id=request_id)
 
     async def load_weights(
         self, weights: dict[str, torch.Tensor], global_steps: int | None = None

@@ -37,6 +37,11 @@ class RowCache(Cache):  # type: ignore[misc]
         self.rows, self.starts_R = rows, starts_R
         self.visible = int(starts_R.max()) + new_tokens
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first `length` positions of a row become those of another."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:

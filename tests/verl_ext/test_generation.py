@@ -52,6 +52,51 @@ def test_interleaved_conversations_get_the_logprobs_of_a_plain_forward(model):
     assert max(worst) < 1e-4
 
 
+def group(engine, model, seed, place):
+    """One of several sessions that begin with one prompt and then go their own ways."""
+    rng = random.Random(seed)
+    prompt, worst = ids(rng, 40), 0.0
+    rng = random.Random(f"{seed} {place}")
+    for _ in range(2):
+        done = engine.generate(
+            prompt, SamplingParams(max_new_tokens=rng.randint(1, 9)), session_id=f"{seed} {place}"
+        )
+        pairs = zip(done.logprobs, plain_logprobs(model, prompt, done.token_ids), strict=True)
+        worst = max([worst, *(abs(a - b) for a, b in pairs)])
+        prompt = prompt + done.token_ids + ids(rng, rng.randint(1, 20))
+    return worst
+
+
+@pytest.mark.parametrize("max_rows", [3, 16])
+def test_sessions_with_one_prompt_get_the_logprobs_of_a_plain_forward(model, max_rows):
+    places = [(seed, place) for _ in range(2) for seed in range(4) for place in range(6)]
+    with (
+        GenerationEngine(model, max_rows=max_rows, max_length=128) as engine,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        worst = list(pool.map(lambda one: group(engine, model, *one), places))
+    assert max(worst) < 1e-4
+
+
+def test_a_prompt_that_is_sampled_eight_times_is_computed_once(model):
+    widths = []
+    hook = model.model.embed_tokens.register_forward_pre_hook(
+        lambda _, args: widths.append(args[0].shape[1])
+    )
+    try:
+        with GenerationEngine(model, max_rows=8, max_length=64, seed=3) as engine:
+            params = SamplingParams(max_new_tokens=3)
+            futures = [engine.submit(list(range(20)), params, session_id=str(n)) for n in range(8)]
+            replies = {tuple(future.result(30).token_ids) for future in futures}
+            assert [width for width in widths if width > 1] == [20]
+            engine.call(lambda: None)  # as after a weight sync
+            engine.generate(list(range(20)), params, session_id="9")
+            assert [width for width in widths if width > 1] == [20, 20]
+    finally:
+        hook.remove()
+    assert len(replies) > 1
+
+
 def test_more_sessions_than_rows_all_get_their_answer(model):
     with GenerationEngine(model, max_rows=2, max_length=64) as engine:
         futures = [

@@ -129,12 +129,17 @@ def test_jagged_positions_keep_their_axis(lengths):
         torch.testing.assert_close(row, found)
 
 
-def test_generation_with_images_gets_the_logprobs_of_a_plain_forward(tokenizer, model, disc):
+@pytest.mark.parametrize("max_rows", [2, 5])
+def test_generation_with_images_gets_the_logprobs_of_a_plain_forward(
+    tokenizer, model, disc, max_rows
+):
+    small = [(1, (28, 42), colour) for colour in ("red", "blue", "red", "red")]  # like tokens
+    shown = [*small, (0, (28, 28), "red"), (2, (56, 28), "red"), (1, (70, 70), "red"), *small]
     prompts = [
-        encode_prompt("<image>" * n + "what?", tokenizer, images=[disc("red", s)] * n, row_id="r")
-        for n, s in ((1, (28, 42)), (0, (28, 28)), (2, (56, 28)), (1, (70, 70)))
+        encode_prompt("<image>" * n + "what?", tokenizer, images=[disc(c, s)] * n, row_id="r")
+        for n, s, c in shown
     ]
-    with GenerationEngine(model, max_rows=2, max_length=128) as engine:
+    with GenerationEngine(model, max_rows=max_rows, max_length=128) as engine:
         futures = [
             engine.submit(ids, SamplingParams(max_new_tokens=6), session_id=str(i), vision=vision)
             for i, (ids, vision) in enumerate(prompts)

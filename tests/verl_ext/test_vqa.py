@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from contextrl.pairs.errors import PairFileError
 from contextrl.pairs.vqa import ReleasedImagePair, VQARow
+from contextrl.verl_ext import pair_set
 from contextrl.verl_ext.ca_loss import ca_loss, option_margin
 from contextrl.verl_ext.collate import collate, jagged, rows_of_positions
 from contextrl.verl_ext.pair_set import PairSet
@@ -121,6 +122,23 @@ def test_a_file_of_released_rows_trains_the_choice(released, random_qwen25_vl, t
         losses.append(float(ca_loss(margins, clip=5.0).loss))
     assert losses[0] > 0.6
     assert losses[-1] < 0.3
+
+
+@pytest.mark.parametrize(("max_bytes", "encoded"), [(2**29, 8), (0, 24)])
+def test_images_are_prepared_once_while_there_is_room(
+    released, tokenizer, monkeypatch, max_bytes, encoded
+):
+    config = CAConfig(pairs=str(released), pairs_per_step=1, max_prompt_tokens=200)
+    pairs = PairSet.load(config, tokenizer)
+    prepared, prepare = [], tokenizer.prepared
+    monkeypatch.setattr(
+        tokenizer, "prepared", lambda *a, **k: prepared.append(a) or prepare(*a, **k)
+    )
+    monkeypatch.setattr(pair_set, "MAX_IMAGE_BYTES", max_bytes)
+    for step in range(24):  # three rounds
+        for draw in pairs_at(len(pairs), per_step=1, seed=0, step=step):
+            pairs.encoded(dataclasses.replace(draw, flipped=False))
+    assert len(prepared) == 2 * encoded
 
 
 def test_pairs_whose_images_no_model_takes_are_left_out_by_their_id(
