@@ -42,6 +42,7 @@ PLAYING = (
         f"contextrl.verl_ext:{name}.py"
         for name in (
             "generation",
+            "lean_decoder",
             "local_server",
             "prompt_memory",
             "quick_norms",

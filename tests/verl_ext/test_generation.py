@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from contextrl.verl_ext.generation import GenerationEngine, SamplingParams
+from contextrl.verl_ext.lean_decoder import LeanDecoder
 
 VOCAB = 1000
 
@@ -79,22 +80,29 @@ def test_sessions_with_one_prompt_get_the_logprobs_of_a_plain_forward(model, max
 
 
 def test_a_prompt_that_is_sampled_eight_times_is_computed_once(model):
-    widths = []
-    hook = model.model.embed_tokens.register_forward_pre_hook(
-        lambda _, args: widths.append(args[0].shape[1])
-    )
-    try:
-        with GenerationEngine(model, max_rows=8, max_length=64, seed=3) as engine:
-            params = SamplingParams(max_new_tokens=3)
-            futures = [engine.submit(list(range(20)), params, session_id=str(n)) for n in range(8)]
-            replies = {tuple(future.result(30).token_ids) for future in futures}
-            assert [width for width in widths if width > 1] == [20]
-            engine.call(lambda: None)  # as after a weight sync
-            engine.generate(list(range(20)), params, session_id="9")
-            assert [width for width in widths if width > 1] == [20, 20]
-    finally:
-        hook.remove()
+    prompt, params = list(range(20)), SamplingParams(max_new_tokens=3)
+    with GenerationEngine(model, max_rows=8, max_length=64, seed=3) as engine:
+        computed, window = [], engine.cache.window
+        engine.cache.window = lambda rows, starts, new_tokens: (
+            computed.append(new_tokens),
+            window(rows, starts, new_tokens),
+        )
+        futures = [engine.submit(prompt, params, session_id=str(n)) for n in range(8)]
+        replies = {tuple(future.result(30).token_ids) for future in futures}
+        assert [tokens for tokens in computed if tokens > 1] == [20]
+        engine.call(lambda: None)  # as after a weight sync
+        engine.generate(prompt, params, session_id="9")
+        assert [tokens for tokens in computed if tokens > 1] == [20, 20]
     assert len(replies) > 1
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_the_lean_pass_and_the_models_own_say_the_same(model, monkeypatch, lean):
+    if not lean:
+        monkeypatch.setattr(LeanDecoder, "of", lambda _: None)
+    with GenerationEngine(model, max_rows=4, max_length=256) as engine:
+        assert (engine._lean is not None) == lean
+        assert max(converse(engine, model, seed) for seed in range(3)) < 1e-4
 
 
 def test_more_sessions_than_rows_all_get_their_answer(model):
@@ -166,11 +174,11 @@ def test_a_request_that_cannot_fit_is_refused_and_the_others_go_on(model):
 
 def test_an_error_inside_fails_the_requests_and_not_the_engine(model, monkeypatch):
     with GenerationEngine(model, max_rows=1, max_length=16) as engine:
-        forward = engine.model.forward
-        monkeypatch.setattr(engine.model, "forward", lambda **_: 1 / 0)
+        window = engine.cache.window
+        monkeypatch.setattr(engine.cache, "window", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.generate([1], SamplingParams(max_new_tokens=2), session_id="a")
-        monkeypatch.setattr(engine.model, "forward", forward)
+        monkeypatch.setattr(engine.cache, "window", window)
         done = engine.generate([1], SamplingParams(max_new_tokens=2), session_id="a")
         assert len(done.token_ids) == 2
 
