@@ -34,6 +34,7 @@ TOUCHES_VERL = frozenset(
         "register",
         "rollout_hf",
         "rollout_vllm",
+        "sampled_logits",
         "server_reply",
         "trainer",
         "vqa_loop",
@@ -47,7 +48,7 @@ UI_FILES = frozenset({"agents/viewer/*", "scripts/*"})
 HEAVY = {
     "torch": frozenset({"verl_ext/*"}),
     "tensordict": frozenset({"verl_ext/*"}),
-    "verl": TOUCHES_VERL,
+    "verl": TOUCHES_VERL | {"scripts/cli_bench_logprobs.py"},  # which measures it beside ours
     "ray": TOUCHES_VERL,
     "vllm": frozenset({"verl_ext/rollout_vllm.py"}),
     "docker": frozenset({"envs/*"}),

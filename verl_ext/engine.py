@@ -1,4 +1,5 @@
-"""The CA loss inside veRL's engine. With `papo` the one file that knows its internals (veRL 0.9.1).
+"""The CA loss inside veRL's engine, whose internals (veRL 0.9.1) no other file knows but `papo` and
+`sampled_logits`.
 
 A mixin over `forward_backward_batch`: CA micro-batches run first, then veRL's own GRPO
 micro-batches, into the same gradients, before the same clip and the same optimizer step.

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contextrl.verl_ext.lean_decoder import LeanDecoder
+from contextrl.verl_ext.lean_decoder import LastLogits
 from contextrl.verl_ext.prompt_memory import KnownPrompt, PromptMemory
 from contextrl.verl_ext.quick_norms import quicken_norms
 from contextrl.verl_ext.row_cache import RowCache
@@ -56,7 +56,7 @@ class GenerationEngine:
         self._held: list[list[int]] = [[] for _ in range(max_rows)]
         """Token ids whose keys and values each row holds."""
         self._memory = PromptMemory()
-        self._lean = LeanDecoder.of(self.model)
+        self._last_logits = LastLogits(self.model, self.cache)
         self._sees = is_vision(model.config)
         self._shift = [0] * max_rows
         """Per row, of a model that sees: how far the next position is from the row's length."""
@@ -213,7 +213,7 @@ class GenerationEngine:
         ids = torch.tensor([new_ids], device=device)
         positions = self._prompt_positions(row, request, position_T)
         seen = {key: value.to(device) for key, value in seen.items()}
-        logits_1_V = self._forward(ids, positions, mask, **seen)
+        logits_1_V = self._last_logits(ids, positions, mask, **seen)
         self._held[row] = list(request.prompt_ids)
         self._memory.note(request.prompt_ids, KnownPrompt(row, logits_1_V, request.vision))
         self._sample([row], logits_1_V)
@@ -258,28 +258,10 @@ class GenerationEngine:
         if self._sees:  # [4, R, 1]
             shift_R = torch.tensor([self._shift[row] for row in rows], device=device)
             positions = torch.stack([positions, *[positions + shift_R[:, None]] * 3])
-        logits_R_V = self._forward(ids_R[:, None], positions, mask)
+        logits_R_V = self._last_logits(ids_R[:, None], positions, mask)
         for row in active:
             self._held[row].append(self._active[row].token_ids[-1])
         self._sample(active, logits_R_V[active] if dense else logits_R_V)
-
-    def _forward(self, ids_R_T: Tensor, positions: Tensor, mask: Tensor, **seen: Tensor) -> Tensor:
-        """Logits [R, V] after the last token of each row. `positions` as the model has them."""
-        if self._lean is not None and not seen:
-            # The last axis of M-RoPE, on which text stands as on the others.
-            at_R_T = positions[-1] if positions.ndim == 3 else positions
-            return self._lean(ids_R_T, at_R_T, mask, self.cache)
-        out = self.model(
-            input_ids=ids_R_T,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **seen,
-        )
-        logits_R_V: Tensor = out.logits[:, -1]
-        return logits_R_V
 
     def _sample(self, rows: list[int], logits_R_V: Tensor) -> None:
         logits_R_V = logits_R_V.float()

@@ -20,6 +20,32 @@ from contextrl.verl_ext.row_cache import RowCache
 KNOWN = ("Qwen3Model", "Qwen2_5_VLTextModel", "Qwen3VLTextModel")
 
 
+class LastLogits:
+    """A model's logits after the last token of each row, leanly where that can be."""
+
+    def __init__(self, model: Any, cache: RowCache) -> None:
+        self._model, self._cache = model, cache
+        self.lean = LeanDecoder.of(model)
+
+    def __call__(self, ids_R_T: Tensor, positions: Tensor, mask: Tensor, **seen: Tensor) -> Tensor:
+        """[R, V]. `positions` as the model has them, `seen` what a prompt's images are."""
+        if self.lean is not None and not seen:
+            # The last axis of M-RoPE, on which text stands as on the others.
+            at_R_T = positions[-1] if positions.ndim == 3 else positions
+            return self.lean(ids_R_T, at_R_T, mask, self._cache)
+        out = self._model(
+            input_ids=ids_R_T,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **seen,
+        )
+        logits_R_V: Tensor = out.logits[:, -1]
+        return logits_R_V
+
+
 class LeanDecoder:
     """Reads the model's parameters at every call, so that it needs no word of new weights."""
 

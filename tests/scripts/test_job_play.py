@@ -74,7 +74,7 @@ def choose(tiny_task, tmp_path, monkeypatch):
 
     submit = job_play.prompt_set("compact").render_reply("submit", thought="")
     monkeypatch.setattr(job_play, "LocalTokenServer", Server)
-    monkeypatch.setattr(job_play, "TokenPolicy", lambda *_: ScriptedPolicy([submit]))
+    monkeypatch.setattr(job_play, "TokenPolicy", lambda *_, **__: ScriptedPolicy([submit]))
     monkeypatch.setattr(job_play, "DockerGrader", AlwaysResolved)
 
     def run(place):

@@ -44,6 +44,7 @@ def test_pairs_that_were_brought_are_found_from_any_folder_and_some_are_held_out
             f"actor_rollout_ref.model.path={tmp_path / 'model'}",
             *("ca.pairs=pairs.released.jsonl", "ca.n_held_out=3", "job.prompts=compact"),
             "job.sandbox.repos=clones",
+            "data.train_batch_size=1",
         ]
     )
     tasks = JobTasks(

@@ -101,7 +101,7 @@ def test_the_lean_pass_and_the_models_own_say_the_same(model, monkeypatch, lean)
     if not lean:
         monkeypatch.setattr(LeanDecoder, "of", lambda _: None)
     with GenerationEngine(model, max_rows=4, max_length=256) as engine:
-        assert (engine._lean is not None) == lean
+        assert (engine._last_logits.lean is not None) == lean
         assert max(converse(engine, model, seed) for seed in range(3)) < 1e-4
 
 
