@@ -1,8 +1,8 @@
 """Log-probabilities of a sequence's tokens in blocks, where flash-attn's kernel is not installed.
 
 Without flash-attn veRL 0.9.1 loops over the tokens: one kernel each, one graph node each, and in
-bfloat16 the log-softmax of bfloat16. Here a block of rows is one kernel in float32, and what is
-kept for the backward pass is the logits themselves and one number a token.
+bfloat16 the log-softmax of bfloat16. Here a block of rows is one kernel in float32, and nothing is
+kept for the backward pass but the logits themselves.
 
 Shape letters: T tokens, V vocabulary.
 """
@@ -34,25 +34,22 @@ def token_logprobs(logits: Tensor, labels: Tensor, inplace_backward: bool = True
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_T_V: Tensor, labels_T: Tensor, inplace: bool) -> Tensor:
-        wide = torch.promote_types(logits_T_V.dtype, torch.float32)
-        logsumexp_T = torch.empty(len(labels_T), dtype=wide, device=logits_T_V.device)
-        chosen_T = torch.empty_like(logsumexp_T)
+        ctx.save_for_backward(logits_T_V, labels_T)
+        ctx.inplace, ctx.wide = inplace, torch.promote_types(logits_T_V.dtype, torch.float32)
+        logprobs_T = torch.empty(len(labels_T), dtype=ctx.wide, device=logits_T_V.device)
         for rows in _blocks(logits_T_V):
-            block = logits_T_V[rows].to(wide)
-            torch.logsumexp(block, dim=-1, out=logsumexp_T[rows])
-            chosen_T[rows] = block.gather(-1, labels_T[rows, None])[:, 0]
-        ctx.save_for_backward(logits_T_V, labels_T, logsumexp_T)
-        ctx.inplace = inplace
-        return chosen_T - logsumexp_T
+            block = logits_T_V[rows].log_softmax(-1, dtype=ctx.wide)
+            logprobs_T[rows] = block.gather(-1, labels_T[rows, None])[:, 0]
+        return logprobs_T
 
     @staticmethod
     def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         """d log p(label) / d logits is one at the label, less the probabilities."""
-        logits_T_V, labels_T, logsumexp_T = ctx.saved_tensors
+        logits_T_V, labels_T = ctx.saved_tensors
         grad_T_V = logits_T_V if ctx.inplace else torch.empty_like(logits_T_V)
         for rows in _blocks(logits_T_V):
-            block = logits_T_V[rows] - logsumexp_T[rows, None]
-            block.exp_().mul_(-grad_T[rows, None])
+            block = logits_T_V[rows].softmax(-1, dtype=ctx.wide)
+            block.mul_(-grad_T[rows, None])
             block.scatter_add_(-1, labels_T[rows, None], grad_T[rows, None])
             grad_T_V[rows] = block
         return grad_T_V, None, None
