@@ -9,8 +9,7 @@ Shape letters: B sequences, R tokens of all replies, P tokens of all sequences, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from verl.utils.device import get_device_id
 from verl.workers.engine.fsdp import transformer_impl
 
 from contextrl.verl_ext.errors import EngineHookError
+from contextrl.verl_ext.last_position import logits_at
 
 NOT_OURS = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk")
 """Passes with one of these go veRL's own way: it needs all logits, or makes none."""
@@ -47,7 +47,7 @@ class SampledLogitsMixin:
         model = getattr(self.module, "_fsdp_wrapped_module", self.module)  # type: ignore[attr-defined]
         self._sampled_S = sampled_S
         try:
-            with _hidden_states_at(model, sampled_S, offsets):
+            with logits_at(model, sampled_S, offsets=offsets):
                 return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
         finally:
             self._sampled_S = None
@@ -128,22 +128,3 @@ def sampled_positions(micro_batch: TensorDict) -> Tensor | None:
     at_S = at_R[mask.values() > 0]
     # An output layer that saw nothing would have no gradient, and other ranks wait for it.
     return at_S if len(at_S) else at_R[:1]
-
-
-@contextmanager
-def _hidden_states_at(model: Any, at_S: Tensor, offsets: Tensor | None) -> Iterator[None]:
-    """The output layer gets [1, S, H]: of packed rows, or of padded ones beginning at `offsets`."""
-    row_S: Tensor | None = None
-    if offsets is not None:
-        row_S = torch.searchsorted(offsets, at_S, right=True) - 1
-        at_S = at_S - offsets[row_S]
-
-    def keep_sampled(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]
-        return (hidden[:, at_S] if row_S is None else hidden[row_S, at_S][None], *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep_sampled)
-    try:
-        yield
-    finally:
-        handle.remove()
