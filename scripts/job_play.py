@@ -45,6 +45,7 @@ PLAYING = (
             "lean_decoder",
             "local_server",
             "prompt_memory",
+            "image_attention",
             "quick_norms",
             "row_cache",
             "sampling",

@@ -31,9 +31,11 @@ readonly VENV=$ROOT/.venv
 # Exactly one of these lies in a .venv of ours, so that half an installation is never taken for one.
 readonly COMPLETE=$VENV/.contextrl-complete PARTIAL=$VENV/.contextrl-partial
 readonly LOGS=$ROOT/.cache/setup
-readonly NEVER_IMPORTED='site-packages/(.*/tests/|transformers/models/(?!auto|qwen|clip|siglip|bert)[^/]+/'\
+readonly NEVER_IMPORTED='site-packages/(.*/tests/'\
+'|transformers/models/(?!auto|qwen|clip|siglip|bert|bloom|mistral|encoder_decoder)[^/]+/'\
 '|ray/(data|llm|rllib|serve|train|tune)/|litellm/proxy/[^/]+/|(mypyc?|networkx|pip|setuptools|wandb)/'\
-'|sympy/physics/|torch/(testing/_internal|_inductor/(codegen|fx_passes|kernel))/)'
+'|sympy/physics/|torch/(testing/_internal/(?!__init__|logging_tensor|common_dtype|distributed/(__init__|fake_pg))'\
+'|_inductor/(codegen|fx_passes|kernel)/))'
 
 # shellcheck source=scripts/setup_system.sh
 source "$ROOT/scripts/setup_system.sh" # say, die, step; system packages; the Docker engine
@@ -157,7 +159,8 @@ install() {
 compile_packages() {
     local site
     site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    "$VENV/bin/python" -m compileall -q -j 0 -x "$NEVER_IMPORTED" "$site" || true
+    "$VENV/bin/python" -m compileall -q -j 0 -x "$NEVER_IMPORTED" "$site" \
+        "$ROOT"/{agents,envs,pairs,scripts,verl_ext} || true
 }
 
 # PyPI's torchvision is built for CUDA: beside a CPU torch its import fails in any process that did

@@ -43,6 +43,8 @@ def warm_vl_policy(
                 f"contextrl.verl_ext:{name}.py"
                 for name in (
                     "collate",
+                    "feature_memory",
+                    "image_attention",
                     "muon",
                     "padding",
                     "quick_norms",

@@ -15,6 +15,10 @@ import torch
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from contextrl.verl_ext.quick_start import without_scikit_learn
+
+without_scikit_learn()
+
 
 def _cpu_module() -> types.ModuleType:
     """What veRL calls on `torch.cuda`, answered for a host without an accelerator."""

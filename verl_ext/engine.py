@@ -31,6 +31,7 @@ from contextrl.verl_ext.ca_loss import ca_loss, option_margin
 from contextrl.verl_ext.collate import PairBatch, collate
 from contextrl.verl_ext.errors import ConfigError, EngineHookError
 from contextrl.verl_ext.grad_norms import give_back_gradients, take_gradients
+from contextrl.verl_ext.image_attention import attend_by_length
 from contextrl.verl_ext.last_position import last_position_logits
 from contextrl.verl_ext.padding import drop_padding_mask
 from contextrl.verl_ext.pair_set import PairSet
@@ -109,6 +110,7 @@ class ContextAwareMixin:
         module: torch.nn.Module = super()._build_module()  # type: ignore[misc]
         if get_device_name() == "cpu":
             quicken_norms(module)
+            attend_by_length(module)
         if is_vision(self.model_config.hf_config):  # type: ignore[attr-defined]
             plain_vision_output(module)
             if getattr(self.model_config.hf_config, "freeze_vision_tower", False):  # type: ignore[attr-defined]

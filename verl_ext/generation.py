@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contextrl.verl_ext.image_attention import attend_by_length
 from contextrl.verl_ext.lean_decoder import LastLogits
 from contextrl.verl_ext.prompt_memory import KnownPrompt, PromptMemory
 from contextrl.verl_ext.quick_norms import quicken_norms
@@ -51,6 +52,7 @@ class GenerationEngine:
     ) -> None:
         self.model = model.eval()
         quicken_norms(self.model)
+        attend_by_length(self.model)
         self.max_length = max_length
         self.cache = RowCache(self.model, max_rows, max_length)
         self._held: list[list[int]] = [[] for _ in range(max_rows)]

@@ -21,6 +21,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from contextrl.pairs.images import open_image
 from contextrl.verl_ext.errors import ImageTokensError, ModelError
+from contextrl.verl_ext.feature_memory import FeatureMemory
 from contextrl.verl_ext.vision import VisionInputs, is_vision, require_equal
 
 MIN_PIXELS, MAX_PIXELS = 784, 1_003_520
@@ -59,6 +60,7 @@ class QwenVisionTokenizer:
         self._merge: int = self._images.merge_size
         self._side: int = self._images.patch_size * self._merge
         self._rope = _rope_index(config)
+        self._known = FeatureMemory(self._feature)
 
     @classmethod
     def from_pretrained(
@@ -158,11 +160,11 @@ class QwenVisionTokenizer:
     def _features(self, images: Sequence[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
         if not images:
             return None, None
-        found = self._images(
-            images=list(images),
-            do_resize=False,  # `prepared` did
-            return_tensors="pt",
-        )
+        pixel_values, grids = zip(*map(self._known.of, images), strict=True)
+        return torch.cat(pixel_values), torch.cat(grids)
+
+    def _feature(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        found = self._images(images=[image], do_resize=False, return_tensors="pt")  # `prepared` did
         return found["pixel_values"], found["image_grid_thw"]
 
     def _counts(self, grid_thw: Tensor) -> list[int]:

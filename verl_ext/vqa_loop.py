@@ -7,14 +7,21 @@ features that the prompt was made with travel along, so rollout and training can
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
 import ray
 import torch
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopBase,
+    AgentLoopOutput,
+    DictConfigWrap,
+    register,
+)
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.profiler import simple_timer
+from verl.utils.rollout_trace import rollout_trace_attr
 
 from contextrl.agents.errors import PolicyError
 from contextrl.pairs.errors import PairsError
@@ -27,9 +34,10 @@ logger = logging.getLogger(__name__)
 
 VISION = "contextrl_vision"
 POSITIONS = "contextrl_positions"
+NAME = "contextrl_vqa"
 
 
-@register("contextrl_vqa")
+@register(NAME)
 class VQAAgentLoop(AgentLoopBase):  # type: ignore[misc]
     """One question, one reply, graded by its row's answer."""
 
@@ -128,6 +136,39 @@ def _without_image_tokens(
 
 class VQALoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc, name-defined]
     """Hands the prompt's own features and positions on, instead of preparing them again."""
+
+    async def _run_agent_loop(
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **row: Any,
+    ) -> Any:
+        """With one agent loop for all questions, which keeps nothing of them: veRL makes one for
+        each reply, and merging its configuration takes longer than what a tiny policy says.
+        """
+        if agent_name != NAME:
+            return await super()._run_agent_loop(
+                sampling_params, trajectory, agent_name=agent_name, trace=trace, **row
+            )
+        where = {key: trajectory[key] for key in ("step", "sample_index", "rollout_n", "validate")}
+        with rollout_trace_attr(**where, name="agent_loop", trace=trace):
+            output = await self._agent_loop.run(sampling_params, **row)
+            return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
+
+    @cached_property
+    def _agent_loop(self) -> VQAAgentLoop:
+        return VQAAgentLoop(
+            trainer_config=DictConfigWrap(config=self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            hf_model_type=self.hf_model_type,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+        )
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: Any) -> dict[str, torch.Tensor]:
         vision: VisionInputs = output.multi_modal_data[VISION]

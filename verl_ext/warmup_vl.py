@@ -22,6 +22,7 @@ from torch import Tensor
 from contextrl.pairs.encode import IMAGE_MARK, EncodedPair, encode_prompt
 from contextrl.pairs.scenes import ScenePair
 from contextrl.verl_ext.collate import collate
+from contextrl.verl_ext.image_attention import attend_by_length
 from contextrl.verl_ext.muon import Muon
 from contextrl.verl_ext.padding import drop_padding_mask
 from contextrl.verl_ext.quick_norms import quicken_norms
@@ -92,6 +93,7 @@ def warm_up(
     """SFT in place; the mean loss of the last steps. `draw` gives the next scene."""
     rng = random.Random(config.seed)
     quicken_norms(model)
+    attend_by_length(model)
     optimizers = _optimizers(model, config)
     losses: list[float] = []
     model.train()

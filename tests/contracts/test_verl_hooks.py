@@ -15,7 +15,7 @@ def verl_facts():
     """veRL is imported in a process of its own, under the variables our jobs set."""
     script = inspect.cleandoc(
         """
-        import inspect, json
+        import inspect, json, sys
         from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as E
         from verl.workers.engine_workers import ActorRolloutRefWorker as W
         from verl.trainer.ppo.v1.trainer_base import PPOTrainer as T
@@ -32,6 +32,9 @@ def verl_facts():
         from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ as M, AgentLoopWorkerTQ
         from contextrl.verl_ext import vqa_loop
         L = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+        from transformers.utils import is_sklearn_available
+        unasked = "sklearn" not in sys.modules
+        import sklearn.metrics
         parameters = lambda f: list(inspect.signature(f).parameters)
         print("FACTS" + json.dumps({
             "forward_backward_batch": parameters(E.forward_backward_batch),
@@ -47,6 +50,8 @@ def verl_facts():
             "build_module": parameters(E._build_module),
             "features": parameters(L._compute_multi_modal_inputs),
             "positions": parameters(L._compute_position_ids),
+            "one_loop": parameters(L._run_agent_loop),
+            "scikit_learn": [unasked, is_sklearn_available(), callable(sklearn.metrics.roc_curve)],
             "manager": issubclass(vqa_loop.VQALoopManager, M),
             "trainer": [hasattr(T, name) for name in (
                 "_update_actor", "_validate", "_compute_metrics", "_balance_batch",
@@ -95,6 +100,7 @@ def test_hooks_of_the_vision_recipe(verl_facts):
     assert verl_facts["ref_worker_cls"]
     assert verl_facts["build_module"] == ["self"]
     assert verl_facts["features"][:3] == ["self", "output", "input_ids"]
+    assert {"sampling_params", "trajectory", "agent_name", "trace"} < set(verl_facts["one_loop"])
     assert verl_facts["positions"][:4] == [
         "self",
         "input_ids",
@@ -108,3 +114,7 @@ def test_our_registrations_are_seen(verl_facts):
     assert verl_facts["platform"] == "cpu"
     assert "contextrl_sync" in verl_facts["trainers"]
     assert "hf" in verl_facts["rollouts"]
+
+
+def test_training_processes_start_without_scikit_learn_and_can_import_it(verl_facts):
+    assert verl_facts["scikit_learn"] == [True, True, True]
