@@ -9,6 +9,7 @@ Shape letters: H heads, S patches of all images, D head size; N chunks of L patc
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -19,10 +20,18 @@ BY_LENGTH = "contextrl_flash_by_length"
 
 
 def attend_by_length(model: Any) -> None:
-    """The vision tower of `model`, if it has one, attends to chunks of one length at once."""
+    """The vision tower of `model`, if it has one, attends to chunks of one length at once.
+
+    Its layers get a configuration of their own: the model's is what checkpoints are made from.
+    """
     tower = getattr(getattr(model, "model", None), "visual", None)
-    if tower is not None and tower.config._attn_implementation == "sdpa":
-        tower.config._attn_implementation = BY_LENGTH
+    if tower is None or tower.config._attn_implementation != "sdpa":
+        return
+    own = copy.copy(tower.config)
+    own._attn_implementation = BY_LENGTH
+    for module in tower.modules():
+        if type(module).__name__.endswith("VisionAttention"):
+            module.config = own
 
 
 def attention_by_length(
