@@ -31,6 +31,8 @@ TOUCHES_VERL = frozenset(
         "engine",
         "main",
         "papo",
+        "quick_batches",
+        "quick_bootstrap",
         "register",
         "rollout_hf",
         "rollout_vllm",

@@ -36,6 +36,7 @@ from contextrl.verl_ext.last_position import last_position_logits
 from contextrl.verl_ext.padding import drop_padding_mask
 from contextrl.verl_ext.pair_set import PairSet
 from contextrl.verl_ext.papo import PerceptionMixin
+from contextrl.verl_ext.quick_batches import install as install_quick_batches
 from contextrl.verl_ext.quick_norms import quicken_norms
 from contextrl.verl_ext.sampled_logits import SampledLogitsMixin
 from contextrl.verl_ext.sampler import pairs_at, pairs_for_rank, sampler_step
@@ -262,6 +263,7 @@ class ContextAwareFSDPEngine(
     """veRL's FSDP engine with the CA term, and PAPO's where it is asked for."""
 
 
+install_quick_batches()
 if not torch_functional.FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE:
     transformer_impl.logprobs_from_logits = token_logprobs
 

@@ -29,6 +29,7 @@ from contextrl.verl_ext.pair_source import measured_pairs
 from contextrl.verl_ext.papo import REQUEST_KEY as PAPO_KEY
 from contextrl.verl_ext.papo import PAPORequest
 from contextrl.verl_ext.probing import PairProbe, WorkerGroupScorer
+from contextrl.verl_ext.quick_bootstrap import install as install_quick_bootstrap
 from contextrl.verl_ext.scorer_hf import load_tokenizer
 from contextrl.verl_ext.settings import CAConfig, JobConfig
 from contextrl.verl_ext.settings_papo import PAPOConfig
@@ -37,6 +38,8 @@ from contextrl.verl_ext.worker import ContextAwareWorker
 logger = logging.getLogger(__name__)
 
 TRAINER_MODE = "contextrl_sync"
+
+install_quick_bootstrap()
 
 
 class CPUResourcePoolManager(ResourcePoolManager):  # type: ignore[misc]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from contextrl.pairs.encode import IMAGE_MARK, EncodedPair, encode_prompt
 from contextrl.pairs.scenes import ScenePair
-from contextrl.verl_ext.collate import PairBatch, collate
+from contextrl.verl_ext.collate import collate
 from contextrl.verl_ext.image_attention import attend_by_length
 from contextrl.verl_ext.muon import Muon
 from contextrl.verl_ext.padding import drop_padding_mask
@@ -98,20 +97,16 @@ def warm_up(
     optimizers = _optimizers(model, config)
     losses: list[float] = []
     model.train()
-
-    def batch_of(step: int) -> SFTBatch:
-        two_image_frac = config.two_image_frac if step > config.one_image_steps else 0.0
-        drawn = [
-            _example(draw(rng), rng, two_image_frac, format_prompt)
-            for _ in range(config.batch_size)
-        ]
-        return sft_batch(tokenizer, drawn)
-
-    for step, batch in enumerate(_one_ahead(batch_of, config.steps), start=1):
+    for step in range(1, config.steps + 1):
         for optimizer, rate in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * _schedule(step, config.steps)
-        loss = sft_loss(model, batch)
+        two_image_frac = config.two_image_frac if step > config.one_image_steps else 0.0
+        examples = [
+            _example(draw(rng), rng, two_image_frac, format_prompt)
+            for _ in range(config.batch_size)
+        ]
+        loss = sft_loss(model, tokenizer, examples)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, _ in optimizers:
@@ -124,47 +119,16 @@ def warm_up(
     return sum(recent) / len(recent)
 
 
-@dataclass(frozen=True, slots=True)
-class SFTBatch:
-    """Examples, encoded and padded."""
-
-    prompts: PairBatch
-    ids_B_T: Tensor
-    said_B_T: Tensor
-    """Which tokens are the model's."""
-
-
-def sft_batch(tokenizer: Any, examples: Sequence[Example]) -> SFTBatch:
-    encoded = [_encoded(example, tokenizer, number) for number, example in enumerate(examples)]
-    prompts = collate([row for row, _ in encoded])
-    said_B_T = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(said) for _, said in encoded], batch_first=True
-    )
-    ids_B_T = prompts.input_ids.to_padded_tensor(tokenizer.pad_token_id)
-    return SFTBatch(prompts, ids_B_T, said_B_T)
-
-
-def _one_ahead(make: Callable[[int], SFTBatch], steps: int) -> Iterator[SFTBatch]:
-    """Each batch, from 1 on, is made while the model learns from the one before it."""
-    with ThreadPoolExecutor(1, thread_name_prefix="encode") as thread:
-        waiting = thread.submit(make, 1)
-        for step in range(2, steps + 1):
-            batch = waiting.result()
-            waiting = thread.submit(make, step)
-            yield batch
-        yield waiting.result()
-
-
-def sft_loss(model: Any, batch: SFTBatch) -> Tensor:
+def sft_loss(model: Any, tokenizer: Any, examples: Sequence[Example]) -> Tensor:
     """Mean cross-entropy of the replies' tokens, the ends of the turns included."""
-    logits_N_V, said_N, _ = _said(model, batch)
+    logits_N_V, said_N, _ = _said(model, tokenizer, examples)
     return torch.nn.functional.cross_entropy(logits_N_V, said_N)
 
 
 @torch.no_grad()
 def share_right(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
     """Of the examples: every token of their replies is the likeliest one after those before it."""
-    logits_N_V, said_N, row_N = _said(model, sft_batch(tokenizer, examples))
+    logits_N_V, said_N, row_N = _said(model, tokenizer, examples)
     wrong_N = logits_N_V.argmax(dim=-1) != said_N
     return 1 - len(row_N[wrong_N].unique()) / len(examples)
 
@@ -172,24 +136,30 @@ def share_right(model: Any, tokenizer: Any, examples: Sequence[Example]) -> floa
 @torch.no_grad()
 def chances_of_replies(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[float]:
     """Of each example: how likely its replies are, word for word, when sampled at temperature 1."""
-    logits_N_V, said_N, row_N = _said(model, sft_batch(tokenizer, examples))
+    logits_N_V, said_N, row_N = _said(model, tokenizer, examples)
     logprob_N = -torch.nn.functional.cross_entropy(logits_N_V, said_N, reduction="none")
     return torch.zeros(len(examples)).index_add(0, row_N, logprob_N).exp().tolist()
 
 
-def _said(model: Any, batch: SFTBatch) -> tuple[Tensor, Tensor, Tensor]:
+def _said(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
     """Of each token of a reply: the logits it was chosen by, itself, the number of its example."""
-    lengths_B = batch.prompts.input_ids.offsets().diff()
-    at_T = torch.arange(batch.ids_B_T.shape[1])
+    encoded = [_encoded(example, tokenizer, number) for number, example in enumerate(examples)]
+    batch = collate([row for row, _ in encoded])
+    said_B_T = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(said) for _, said in encoded], batch_first=True
+    )
+    ids_B_T = batch.input_ids.to_padded_tensor(tokenizer.pad_token_id)
+    lengths_B = batch.input_ids.offsets().diff()
+    at_T = torch.arange(ids_B_T.shape[1])
     attention_B_T = at_T < lengths_B[:, None]
     # In float32: at these sizes bfloat16 took 0.75 s a batch where float32 took 0.55.
-    inputs = {"input_ids": batch.ids_B_T, "attention_mask": attention_B_T.long()}
-    inputs |= vision_inputs(batch.prompts, model.config)
+    inputs = {"input_ids": ids_B_T, "attention_mask": attention_B_T.long()}
+    inputs |= vision_inputs(batch, model.config)
     drop_padding_mask(inputs)
     hidden_B_T_H = model.model(**inputs, use_cache=False).last_hidden_state
-    next_said_B_T = batch.said_B_T[:, 1:]
+    next_said_B_T = said_B_T[:, 1:]
     logits_N_V = model.lm_head(hidden_B_T_H[:, :-1][next_said_B_T])
-    return logits_N_V, batch.ids_B_T[:, 1:][next_said_B_T], next_said_B_T.nonzero()[:, 0]
+    return logits_N_V, ids_B_T[:, 1:][next_said_B_T], next_said_B_T.nonzero()[:, 0]
 
 
 def _encoded(example: Example, tokenizer: Any, number: int) -> tuple[EncodedPair, list[bool]]:

@@ -13,7 +13,7 @@ from contextrl.verl_ext.register import environment
 @pytest.fixture(scope="module")
 def verl_facts():
     """veRL is imported in a process of its own, under the variables our jobs set."""
-    script = inspect.cleandoc(
+    script = inspect.getsource(same_rows) + inspect.cleandoc(
         """
         import inspect, json, sys
         from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as E
@@ -21,6 +21,9 @@ def verl_facts():
         from verl.trainer.ppo.v1.trainer_base import PPOTrainer as T
         from verl.workers.rollout.base import _ROLLOUT_REGISTRY
         from verl.plugin.platform.platform_manager import get_platform
+        import numpy as np
+        from verl.trainer.ppo import metric_utils
+        usual_bootstrap = metric_utils.bootstrap_metric
         from contextrl.verl_ext import register
         register.register_trainer()
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
@@ -35,6 +38,7 @@ def verl_facts():
         from transformers.utils import is_sklearn_available
         unasked = "sklearn" not in sys.modules
         import sklearn.metrics
+        from verl.utils import tensordict_utils as tu
         parameters = lambda f: list(inspect.signature(f).parameters)
         print("FACTS" + json.dumps({
             "forward_backward_batch": parameters(E.forward_backward_batch),
@@ -50,6 +54,14 @@ def verl_facts():
             "build_module": parameters(E._build_module),
             "features": parameters(L._compute_multi_modal_inputs),
             "positions": parameters(L._compute_position_ids),
+            "batches": [same_rows(),
+                tu.index_select_tensor_dict.__module__, tu.chunk_tensordict.__module__],
+            "bootstrap": [
+                "bootstrap_metric" in metric_utils.process_validation_metrics.__code__.co_names,
+                metric_utils.bootstrap_metric is not usual_bootstrap,
+                [each([0.0, 1.0, 0.5, 1.0, 0.25], 3, [np.max, np.min, *more])
+                 for each in (usual_bootstrap, metric_utils.bootstrap_metric)
+                 for more in ([], [np.mean])]],
             "one_loop": parameters(L._run_agent_loop),
             "scikit_learn": [unasked, is_sklearn_available(), callable(sklearn.metrics.roc_curve)],
             "manager": issubclass(vqa_loop.VQALoopManager, M),
@@ -75,6 +87,55 @@ def verl_facts():
     assert done.returncode == 0, done.stderr[-2000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("FACTS"))
     return json.loads(line.removeprefix("FACTS"))
+
+
+def same_rows():
+    """Runs in a process that may import veRL: our ways to cut a batch against veRL's own."""
+    import torch
+    from verl.utils import tensordict_utils as tu
+
+    from contextrl.verl_ext import quick_batches
+    from contextrl.verl_ext.collate import jagged
+
+    def batch(lengths):
+        columns = {
+            "ids": jagged([torch.arange(n) + 100 * n for n in lengths]),
+            "positions": jagged([torch.arange(4 * n).view(4, n) for n in lengths]),
+            "dense": torch.arange(2 * len(lengths)).view(-1, 2),
+            "images": [{"grid": torch.tensor([n])} for n in lengths],
+        }
+        return tu.get_tensordict(columns, {"temperature": 0.5})
+
+    def same(one, other):
+        assert set(one.keys()) == set(other.keys())
+        for key in one.keys():  # noqa: SIM118
+            a, b = one.get(key), other.get(key)
+            if isinstance(a, torch.Tensor) and a.is_nested:
+                assert a._ragged_idx == b._ragged_idx
+                assert [*map(torch.Tensor.tolist, a.unbind())] == [
+                    *map(torch.Tensor.tolist, b.unbind())
+                ]
+            elif isinstance(a, torch.Tensor):
+                assert a.equal(b)
+            else:
+                assert str(a.tolist()) == str(b.tolist())
+
+    usual_select, usual_chunks = quick_batches._usual_select, quick_batches._usual_chunks
+    for lengths in ([3, 1, 4, 1, 5, 9], [4] * 6):
+        whole = batch(lengths)
+        for rows in ([5, 0, 3], [2], [1, 1], list(range(6))):
+            for wanted in (rows, torch.tensor(rows)):
+                same(usual_select(whole, wanted), tu.index_select_tensor_dict(whole, wanted))
+        for parts in (1, 2, 3, 6):
+            pieces = tu.chunk_tensordict(whole, parts)
+            for one, other in zip(usual_chunks(whole, parts), pieces, strict=True):
+                same(one, other)
+    assert tu.index_select_tensor_dict(None, [0]) is None
+    try:
+        tu.chunk_tensordict(batch([1, 2, 3]), 2)
+    except AssertionError:
+        return "same"
+    return "three rows in two parts?"
 
 
 def test_engine_hooks(verl_facts):
@@ -118,3 +179,16 @@ def test_our_registrations_are_seen(verl_facts):
 
 def test_training_processes_start_without_scikit_learn_and_can_import_it(verl_facts):
     assert verl_facts["scikit_learn"] == [True, True, True]
+
+
+def test_the_bootstrap_of_a_validation_gives_verl_s_numbers(verl_facts):
+    looked_up, ours, (theirs, theirs_more, quick, quick_more) = verl_facts["bootstrap"]
+    assert looked_up
+    assert ours
+    assert quick == [pytest.approx(each, rel=1e-12) for each in theirs]
+    assert quick_more == theirs_more
+
+
+def test_batches_are_cut_as_verl_cuts_them(verl_facts):
+    ours = "contextrl.verl_ext.quick_batches"
+    assert verl_facts["batches"] == ["same", ours, ours]

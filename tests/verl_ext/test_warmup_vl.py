@@ -13,7 +13,6 @@ from contextrl.verl_ext.vision_tokenizer import QwenVisionTokenizer
 from contextrl.verl_ext.warmup_vl import (
     chances_of_replies,
     one_image,
-    sft_batch,
     sft_loss,
     share_right,
     two_images,
@@ -62,23 +61,21 @@ def test_the_loss_is_that_of_the_replies_and_falls(scene, random_qwen25_vl, toke
     model = AutoModelForImageTextToText.from_pretrained(random_qwen25_vl, dtype=torch.float32)
     examples = [one_image(scene, True, "?"), two_images(scene, False, True, "?")]
     assert share_right(model, tokenizer, examples) == 0
-    losses = [
-        float(sft_loss(model, sft_batch(tokenizer, [example])).detach()) for example in examples
-    ]
+    losses = [float(sft_loss(model, tokenizer, [example]).detach()) for example in examples]
     counts = [
         sum(len(tokenizer.encode(turn.reply)) + 1 for turn in example.turns) for example in examples
     ]
     both = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
-    before = float(sft_loss(model, sft_batch(tokenizer, examples)).detach())
+    before = float(sft_loss(model, tokenizer, examples).detach())
     assert before == pytest.approx(both, rel=1e-4)
 
     config = dataclasses.replace(VLWarmupConfig(), steps=120, one_image_steps=20, batch_size=2)
     warm_up(model, tokenizer, lambda rng: scene, config, format_prompt="?")
-    assert float(sft_loss(model, sft_batch(tokenizer, examples)).detach()) < before / 2
+    assert float(sft_loss(model, tokenizer, examples).detach()) < before / 2
 
     # The loss is the mean of -log p over a reply's tokens.
     chances = chances_of_replies(model, tokenizer, examples)
     for chance, example, count in zip(chances, examples, counts, strict=True):
-        loss = float(sft_loss(model, sft_batch(tokenizer, [example])).detach())
+        loss = float(sft_loss(model, tokenizer, [example]).detach())
         assert 0 < chance < 1
         assert math.log(chance) == pytest.approx(-loss * count, rel=1e-3)
