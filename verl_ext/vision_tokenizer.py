@@ -28,6 +28,8 @@ MIN_PIXELS, MAX_PIXELS = 784, 1_003_520
 """The release's limits: from one image token of Qwen2.5-VL to 1,280 of them."""
 MAX_ASPECT = 200
 """Longer side over shorter; the processors refuse more."""
+MAX_KNOWN_POSITIONS = 1024
+"""Prompts whose positions are kept: 50 MB where each has 1,280 image tokens."""
 
 
 class QwenVisionTokenizer:
@@ -61,6 +63,7 @@ class QwenVisionTokenizer:
         self._side: int = self._images.patch_size * self._merge
         self._rope = _rope_index(config)
         self._known = FeatureMemory(self._feature)
+        self._known_positions: dict[tuple[bytes, bytes], Tensor] = {}
 
     @classmethod
     def from_pretrained(
@@ -190,8 +193,15 @@ class QwenVisionTokenizer:
         if grid_thw is None:
             return torch.arange(len(ids_T)).expand(4, -1).clone()
         kinds_T = (ids_T == self.image_token_id).int()
+        # All that the model's rule looks at, and prompts of one kind often share it.
+        key = (kinds_T.numpy().tobytes(), grid_thw.numpy().tobytes())
+        if (known := self._known_positions.get(key)) is not None:
+            return known
         seen, _ = self._rope(ids_T[None], mm_token_type_ids=kinds_T[None], image_grid_thw=grid_thw)
-        return torch.cat([torch.arange(len(ids_T))[None], seen[:, 0]])
+        positions = torch.cat([torch.arange(len(ids_T))[None], seen[:, 0]])
+        if len(self._known_positions) < MAX_KNOWN_POSITIONS:
+            self._known_positions[key] = positions
+        return positions
 
 
 def _require_aspect(size: tuple[int, int], found: str, row_id: str) -> None:

@@ -68,7 +68,7 @@ def test_what_the_engine_would_refuse_after_the_first_rollout(override, message)
     ("overrides", "n_rows", "steps", "said"),
     [
         (["trainer.total_training_steps=16"], 20, 16, None),
-        (["trainer.total_epochs=3"], 20, 6, "6 steps instead of 16: trainer.total_epochs = 3"),
+        (["trainer.total_epochs=3"], 20, 6, "6 steps instead of 10: trainer.total_epochs = 3"),
         (["trainer.total_training_steps=null", "trainer.total_epochs=3"], 25, 9, None),
         (["trainer.total_training_steps=2"], 8, 2, None),
     ],

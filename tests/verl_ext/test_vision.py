@@ -158,6 +158,27 @@ def test_generation_with_images_gets_the_logprobs_of_a_plain_forward(
         torch.testing.assert_close(torch.tensor(reply.logprobs), expected, atol=1e-4, rtol=0)
 
 
+def test_prompts_that_share_a_layout_share_positions_and_others_do_not(tokenizer, model, disc):
+    """Whatever was encoded before, positions are those of the model's own rule."""
+    wide, high = disc("red", (84, 56)), disc("red", (56, 84))
+    prompts = [
+        ("<image> what?", [wide]),
+        ("<image> who??", [wide]),  # as many tokens
+        ("<image> what?", [high]),
+        ("what? <image>", [wide]),
+        ("<image><image>", [wide, high]),
+        ("<image><image>", [high, wide]),
+    ]
+    for _ in range(2):
+        for text, images in prompts:
+            ids, vision = encode_prompt(text, tokenizer, images=images, row_id="r")
+            kinds = (torch.tensor([ids]) == tokenizer.image_token_id).int()
+            wanted, _ = model.model.get_rope_index(
+                torch.tensor([ids]), mm_token_type_ids=kinds, image_grid_thw=vision.grid_thw
+            )
+            assert vision.positions[1:].equal(wanted[:, 0])
+
+
 def test_positions_go_on_after_the_images(tokenizer, model, disc):
     ids, vision = encode_prompt("<image>?", tokenizer, images=[disc("red")], row_id="r")
     more = [50, 51, 52]
