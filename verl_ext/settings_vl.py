@@ -60,7 +60,7 @@ class ScenesConfig:
 class VLWarmupConfig:
     """SFT of the tiny model on one-image and two-image questions."""
 
-    steps: int = 600
+    steps: int = 640
     one_image_steps: int = 260
     """The first of them: with one image only."""
     batch_size: int = 40
