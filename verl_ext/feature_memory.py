@@ -14,7 +14,7 @@ from collections.abc import Callable
 from PIL import Image
 from torch import Tensor
 
-MAX_BYTES = 2**28
+MAX_BYTES = 2**26
 
 Features = tuple[Tensor, Tensor]
 """Patches [P, D] and their grid [1, 3]."""
