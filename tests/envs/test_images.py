@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -13,7 +14,14 @@ from contextrl.envs import base_image, images
 from contextrl.envs import builder as builder_module
 from contextrl.envs.base_image import ensure_base
 from contextrl.envs.builder import EngineImages, builder, image_exists
-from contextrl.envs.cleanup import reap_drafts
+from contextrl.envs.cleanup import (
+    LABEL_DRAFT,
+    LABEL_PID,
+    LABEL_RUN,
+    draft_label,
+    owner_label,
+    reap_drafts,
+)
 from contextrl.envs.errors import ImageError
 from contextrl.envs.grading import DockerGrader
 from contextrl.envs.images import build_repo_image, ensure_image
@@ -95,19 +103,19 @@ def test_the_package_imports_from_anywhere_and_git_trusts_its_index(
         assert sandbox.exec("git config core.checkStat", timeout_s=20).exit_code == 1
 
 
-def own_images(client):
-    """Ids, without the layers of dependencies: those are meant to stay, and may be new."""
-    return {
-        image["Id"]
-        for image in client.api.images(all=True)
-        if not any(tag.startswith("contextrl-deps:") for tag in image["RepoTags"] or ())
-    }
+def drafts_and_containers_of_this_process(client):
+    """What a build of ours would leave; other processes may be building beside this one."""
+    drafts = {"dangling": True, "label": [f"{LABEL_DRAFT}={draft_label()}"]}
+    building = {"label": [f"{LABEL_RUN}=image-build", f"{LABEL_PID}={owner_label(os.getpid())}"]}
+    return [
+        *client.api.images(filters=drafts),
+        *client.api.containers(all=True, filters=building),
+    ]
 
 
 @pytest.mark.docker
 def test_a_failed_build_leaves_no_image_and_no_container(docker_client, base_image, tmp_path):
     (tmp_path / "x.py").write_text("x = 1\n")
-    before = own_images(docker_client)
     with pytest.raises(ImageError, match="a build step failed with 3: no luck"):
         build_repo_image(
             EngineImages(docker_client),
@@ -117,9 +125,7 @@ def test_a_failed_build_leaves_no_image_and_no_container(docker_client, base_ima
             install=["echo no luck; exit 3"],
         )
     assert not docker_client.api.images(name="contextrl-test-fail")
-    assert own_images(docker_client) == before
-    found = docker_client.api.containers(all=True, filters={"label": "contextrl.run=image-build"})
-    assert not [container for container in found if "contextrl-deps" in container["Image"]]
+    assert not drafts_and_containers_of_this_process(docker_client)
 
 
 @pytest.mark.docker
