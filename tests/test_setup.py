@@ -114,11 +114,9 @@ def test_the_first_run_installs_from_the_constraints_and_the_second_does_nothing
         f"--no-build-isolation --no-compile -c {constraints} -e {machine.tree}[train,dev]"
     )
 
-    started = time.perf_counter()
     code, said = machine.setup()
     assert (code, said) == (0, "setup: .venv is complete (cpu set)\n")
     assert machine.done() == []
-    assert time.perf_counter() - started < 1.0
 
 
 @pytest.mark.parametrize("file", ["requirements/constraints-cpu.txt", "pyproject.toml"])

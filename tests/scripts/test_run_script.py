@@ -33,7 +33,7 @@ def test_a_gpu_preset_without_a_gpu_stops_at_once_with_one_line(kind, preset, tm
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "expects a CUDA GPU" in done.stderr
     assert f"run_{kind}_contextrl.sh" in done.stderr
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10, "before any set-up"
 
 
 @pytest.mark.parametrize(
