@@ -91,11 +91,8 @@ def prepare(
         agent.agent_loop_config_path = str(CONFIG_DIR / "agent_loop.yaml")
         config.trainer.default_local_dir = str(run_dir / "checkpoints")
         config.trainer.experiment_name = run_dir.name
-        for name in (
-            "deployment",
-            "repos",
-            "roots",
-        ):  # for processes with other working directories
+        for name in ("deployment", "repos", "roots"):
+            # For processes with other working directories.
             if given := config.job.sandbox[name]:
                 config.job.sandbox[name] = str(Path(given).expanduser().absolute())
         # veRL stops at a path that ends with a slash, as a shell completes it.

@@ -16,6 +16,7 @@ def verl_facts():
     script = inspect.getsource(same_rows) + inspect.cleandoc(
         """
         import inspect, json, sys
+        from types import SimpleNamespace as N
         from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as E
         from verl.workers.engine_workers import ActorRolloutRefWorker as W
         from verl.trainer.ppo.v1.trainer_base import PPOTrainer as T
@@ -70,6 +71,11 @@ def verl_facts():
                 "_build_replay_buffer", "_init_resource_pool_mgr")],
             "platform": get_platform().device_name,
             "trainers": list(TRAINER_REGISTRY),
+            "updates_per_step": [
+                TRAINER_REGISTRY["contextrl_sync"]._updates_per_step(N(config=N(
+                    data=N(train_batch_size=rows), actor_rollout_ref=N(actor=N(
+                        ppo_mini_batch_size=8, ppo_epochs=epochs)))))
+                for rows, epochs in ((16, 1), (17, 1), (3, 1), (17, 2))],
             "rollouts": [name for name, _ in _ROLLOUT_REGISTRY],
         }))
         """
@@ -169,6 +175,11 @@ def test_hooks_of_the_vision_recipe(verl_facts):
         "multi_modal_inputs",
     ]
     assert verl_facts["manager"]
+
+
+def test_a_mini_batch_that_is_not_full_is_an_update_too(verl_facts):
+    """Every one shows pairs of its own: a number too low would show some pairs twice."""
+    assert verl_facts["updates_per_step"] == [2, 3, 1, 6]
 
 
 def test_our_registrations_are_seen(verl_facts):
