@@ -51,6 +51,7 @@ def choose_open_questions(
             "contextrl.scripts:vl_open.py",
             "contextrl.pairs:encode.py",
             "contextrl.verl_ext:collate.py",
+            "contextrl.verl_ext:feature_memory.py",
             "contextrl.verl_ext:padding.py",
             "contextrl.verl_ext:scorer_hf.py",
             "contextrl.verl_ext:vision.py",

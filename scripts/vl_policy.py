@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 N_TEXTS = 400
 """Scenes whose words the tokenizer is trained on."""
 N_MEASURED = 150
-"""New scenes that are asked after the warm-up, about one of their images and about both."""
+"""New scenes that are asked after the warm-up: about one image, about both, about their words."""
 MEASURED = "warmup.json"
 
 
@@ -68,7 +68,13 @@ def _make(vl: VLConfig, ca: CAConfig, drawn: Scenes, folder: Path, progress: Pro
 
     from contextrl.verl_ext.tiny_vl import build_model, build_processor, build_tokenizer, save_vl
     from contextrl.verl_ext.vision_tokenizer import QwenVisionTokenizer
-    from contextrl.verl_ext.warmup_vl import one_image, share_right, two_images, warm_up
+    from contextrl.verl_ext.warmup_vl import (
+        one_image,
+        share_right,
+        two_images,
+        two_words,
+        warm_up,
+    )
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     known, unseen = known_and_unseen(vl.scenes)
@@ -95,6 +101,7 @@ def _make(vl: VLConfig, ca: CAConfig, drawn: Scenes, folder: Path, progress: Pro
         seeing,
         lambda rng: rng.choice(kept),
         vl.warmup,
+        style=style,
         format_prompt=vl.format_prompt,
         progress=lambda what, step: progress(what, step, vl.warmup.steps),
     )
@@ -103,6 +110,8 @@ def _make(vl: VLConfig, ca: CAConfig, drawn: Scenes, folder: Path, progress: Pro
         "one image": [one_image(pair, True, vl.format_prompt) for pair in new],
         "two images": [two_images(pair, True, False, vl.format_prompt) for pair in new[::2]]
         + [two_images(pair, True, True, vl.format_prompt) for pair in new[1::2]],
+        "two words": [two_words(pair, True, False, style) for pair in new[::2]]
+        + [two_words(pair, True, True, style) for pair in new[1::2]],
     }
     measured = {name: share_right(model, seeing, each) for name, each in right.items()}
     (folder / MEASURED).write_text(json.dumps({"loss": loss, "right": measured}), encoding="utf-8")

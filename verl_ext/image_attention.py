@@ -4,7 +4,8 @@ Where flash-attn is not asked for, the vision towers of transformers attend to o
 window of it, after the other: a batch of small images spends its time on calls. They hand the
 lengths over only to an implementation with `flash` in its name, so ours has it.
 
-Shape letters: H heads, S patches of all images, D head size; N chunks of L patches each.
+Shape letters: H heads, S patches of all images, D head size; N chunks of L patches each, K patches
+of one length.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ def attention_by_length(
     lengths_N = cu_seq_lens_q.diff()
     if len(lengths := lengths_N.unique().tolist()) == 1:
         return _attend(qkv, lengths[0], scaling)[None], None
-    out_S_H_D = torch.empty_like(qkv[0])
     of_S = torch.repeat_interleave(lengths_N, lengths_N)
-    for length in lengths:
-        at = (of_S == length).nonzero()[:, 0]
-        out_S_H_D = out_S_H_D.index_copy(0, at, _attend(qkv[:, at], length, scaling))
-    return out_S_H_D[None], None
+    places = [(of_S == length).nonzero()[:, 0] for length in lengths]
+    parts = [
+        _attend(qkv[:, at_K], length, scaling) for at_K, length in zip(places, lengths, strict=True)
+    ]
+    return torch.cat(parts)[torch.cat(places).argsort()][None], None
 
 
 def _attend(qkv: Tensor, length: int, scaling: float) -> Tensor:

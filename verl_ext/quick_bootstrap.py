@@ -22,7 +22,7 @@ def bootstrap_metric(
     n_bootstrap: int = 1000,
     seed: int = 42,
 ) -> list[tuple[float, float]]:
-    """(mean, standard deviation) over the draws, of each function: the same numbers as veRL's."""
+    """(mean, standard deviation) over the draws, of each function; for finite values veRL's own."""
     if any(function not in (np.max, np.min) for function in reduce_fns):
         return _usual(data, subset_size, reduce_fns, n_bootstrap=n_bootstrap, seed=seed)
     drawn = np.random.RandomState(seed).choice(len(data), size=(n_bootstrap, subset_size))

@@ -111,9 +111,10 @@ class SampledLogitsMixin:
 
 
 def sampled_positions(micro_batch: TensorDict) -> Tensor | None:
-    """[S] positions in the packed sequences whose next token was sampled, in order; at least one.
+    """[S] positions in the packed sequences whose next token was sampled, in order.
 
-    None where the batch does not say which tokens were.
+    At least one where there is a reply at all. None where the batch does not say
+    which tokens were sampled.
     """
     names = ("prompts", "response_mask")
     if any(name not in micro_batch.keys() for name in names):  # noqa: SIM118  (a TensorDict)

@@ -60,13 +60,15 @@ class ScenesConfig:
 class VLWarmupConfig:
     """SFT of the tiny model on one-image and two-image questions."""
 
-    steps: int = 640
+    steps: int = 600
     one_image_steps: int = 260
     """The first of them: with one image only."""
     batch_size: int = 40
     learning_rate: float = 2e-3
     two_image_frac: float = 0.85
     """Of the examples in the later steps: about each of two images shown as the pairs show them."""
+    word_choices: int = 24
+    """More examples of every step: a pair's prompt with its answers where the images stand."""
     seed: int = 0
 
 

@@ -28,8 +28,9 @@ MIN_PIXELS, MAX_PIXELS = 784, 1_003_520
 """The release's limits: from one image token of Qwen2.5-VL to 1,280 of them."""
 MAX_ASPECT = 200
 """Longer side over shorter; the processors refuse more."""
-MAX_KNOWN_POSITIONS = 1024
-"""Prompts whose positions are kept: 50 MB where each has 1,280 image tokens."""
+MAX_KNOWN_POSITIONS, MAX_KNOWN_TOKENS = 1024, 1024
+"""Layouts of prompts whose positions are kept, and tokens of each: 34 MB. Long ones seldom share a
+layout."""
 
 
 class QwenVisionTokenizer:
@@ -192,14 +193,15 @@ class QwenVisionTokenizer:
         """[4, T]."""
         if grid_thw is None:
             return torch.arange(len(ids_T)).expand(4, -1).clone()
-        kinds_T = (ids_T == self.image_token_id).int()
+        is_image_T = ids_T == self.image_token_id
+        kinds_T = is_image_T.int()
         # All that the model's rule looks at, and prompts of one kind often share it.
-        key = (kinds_T.numpy().tobytes(), grid_thw.numpy().tobytes())
+        key = (is_image_T.numpy().tobytes(), grid_thw.numpy().tobytes())
         if (known := self._known_positions.get(key)) is not None:
             return known
         seen, _ = self._rope(ids_T[None], mm_token_type_ids=kinds_T[None], image_grid_thw=grid_thw)
         positions = torch.cat([torch.arange(len(ids_T))[None], seen[:, 0]])
-        if len(self._known_positions) < MAX_KNOWN_POSITIONS:
+        if len(ids_T) <= MAX_KNOWN_TOKENS and len(self._known_positions) < MAX_KNOWN_POSITIONS:
             self._known_positions[key] = positions
         return positions
 

@@ -11,12 +11,14 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
+import hydra
 import ray
 import torch
 from verl.experimental.agent_loop.agent_loop import (
     AgentLoopBase,
     AgentLoopOutput,
     DictConfigWrap,
+    _agent_loop_registry,
     register,
 )
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
@@ -25,7 +27,7 @@ from verl.utils.rollout_trace import rollout_trace_attr
 
 from contextrl.agents.errors import PolicyError
 from contextrl.pairs.errors import PairsError
-from contextrl.verl_ext.errors import ImageTokensError
+from contextrl.verl_ext.errors import ConfigError, ImageTokensError
 from contextrl.verl_ext.server_reply import server_reply
 from contextrl.verl_ext.vision import VisionInputs, extended
 from contextrl.verl_ext.vqa import Prompt, Questions
@@ -150,8 +152,9 @@ class VQALoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type:
         each reply, and merging its configuration takes longer than what a tiny policy says.
         """
         if agent_name != NAME:
-            return await super()._run_agent_loop(
-                sampling_params, trajectory, agent_name=agent_name, trace=trace, **row
+            raise ConfigError(
+                f"expected every question to be for the agent loop {NAME}, found {agent_name!r}; "
+                f"write the rows with scripts/run_vl_contextrl.sh"
             )
         where = {key: trajectory[key] for key in ("step", "sample_index", "rollout_n", "validate")}
         with rollout_trace_attr(**where, name="agent_loop", trace=trace):
@@ -159,8 +162,10 @@ class VQALoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type:
             return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
     @cached_property
-    def _agent_loop(self) -> VQAAgentLoop:
-        return VQAAgentLoop(
+    def _agent_loop(self) -> AgentLoopBase:
+        # By veRL's registry, where `agent_loop_config_path` may name a class of one's own.
+        return hydra.utils.instantiate(
+            config=_agent_loop_registry[NAME],
             trainer_config=DictConfigWrap(config=self.config),
             server_manager=self.llm_client,
             tokenizer=self.tokenizer,

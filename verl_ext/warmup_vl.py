@@ -1,8 +1,10 @@
-"""Warm-up of a tiny vision model: SFT on questions about one image, and about each of two.
+"""Warm-up of a tiny vision model: SFT on questions about one image, about each of two, and choices
+between two words.
 
-The second kind ties a letter to the image shown under it, which is what choosing between two images
-takes; which image supports an answer is left to the CA loss. Two images come once one is seen: a
-model that does not see yet learns nothing from two that it does not learn from one, and slower.
+The second kind ties a letter to the image shown under it, and the third is a pair's prompt with
+words where the images stand: which image supports an answer is left to the CA loss, which without
+them stays at chance for a hundred updates and more. Two images come once one is seen: a model that
+does not see yet learns nothing from two that it does not learn from one, and slower.
 
 Shape letters: B examples, T tokens, H hidden size, V vocabulary, N tokens of the replies.
 """
@@ -20,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from contextrl.pairs.encode import IMAGE_MARK, EncodedPair, encode_prompt
+from contextrl.pairs.render_images import CLOSING, ImagePairStyle
 from contextrl.pairs.scenes import ScenePair
 from contextrl.verl_ext.collate import collate
 from contextrl.verl_ext.image_attention import attend_by_length
@@ -72,6 +75,18 @@ def two_images(pair: ScenePair, positive: bool, swapped: bool, format_prompt: st
     return Example(images[::-1] if swapped else images, tuple(turns))
 
 
+def two_words(pair: ScenePair, positive: bool, swapped: bool, style: ImagePairStyle) -> Example:
+    """A pair's prompt with its two answers where the images stand, and the letter of one."""
+    words = (pair.answer_positive, pair.answer_negative)
+    options = "".join(
+        style.option.format(letter=letter, image=word)
+        for letter, word in zip("AB", words[::-1] if swapped else words, strict=True)
+    )
+    answer = words[0] if positive else words[1]
+    asked = style.opening + options + style.ask.format(question=pair.question, answer=answer)
+    return Example((), (Turn(asked + CLOSING, "A" if positive != swapped else "B"),))
+
+
 def reply_to(answer: str, *, thought: str = "") -> str:
     """A tiny model has nothing to think; the format asks for a thought all the same.
 
@@ -87,6 +102,7 @@ def warm_up(
     draw: Callable[[random.Random], ScenePair],
     config: VLWarmupConfig,
     *,
+    style: ImagePairStyle,
     format_prompt: str,
     progress: Progress = lambda what, step: None,
 ) -> float:
@@ -105,6 +121,10 @@ def warm_up(
         examples = [
             _example(draw(rng), rng, two_image_frac, format_prompt)
             for _ in range(config.batch_size)
+        ]
+        examples += [
+            two_words(draw(rng), rng.random() < 0.5, rng.random() < 0.5, style)
+            for _ in range(config.word_choices)
         ]
         loss = sft_loss(model, tokenizer, examples)
         loss.backward()
