@@ -40,6 +40,14 @@ def verl_facts():
         unasked = "sklearn" not in sys.modules
         import sklearn.metrics
         from verl.utils import tensordict_utils as tu
+        import asyncio
+        from contextrl.verl_ext.errors import ConfigError
+        worker = object.__new__(vqa_loop.VQALoopWorker)
+        try:
+            asyncio.run(worker._run_agent_loop({}, {}, agent_name="single_turn_agent"))
+            other_loop = "taken"
+        except ConfigError as error:
+            other_loop = str(error)
         parameters = lambda f: list(inspect.signature(f).parameters)
         print("FACTS" + json.dumps({
             "forward_backward_batch": parameters(E.forward_backward_batch),
@@ -63,6 +71,7 @@ def verl_facts():
                 [each([0.0, 1.0, 0.5, 1.0, 0.25], 3, [np.max, np.min, *more])
                  for each in (usual_bootstrap, metric_utils.bootstrap_metric)
                  for more in ([], [np.mean])]],
+            "other_loop": other_loop,
             "one_loop": parameters(L._run_agent_loop),
             "scikit_learn": [unasked, is_sklearn_available(), callable(sklearn.metrics.roc_curve)],
             "manager": issubclass(vqa_loop.VQALoopManager, M),
@@ -175,6 +184,10 @@ def test_hooks_of_the_vision_recipe(verl_facts):
         "multi_modal_inputs",
     ]
     assert verl_facts["manager"]
+
+
+def test_a_question_for_another_agent_loop_is_refused_by_name(verl_facts):
+    assert "found 'single_turn_agent'" in verl_facts["other_loop"]
 
 
 def test_a_mini_batch_that_is_not_full_is_an_update_too(verl_facts):
