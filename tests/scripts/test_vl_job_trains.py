@@ -120,6 +120,7 @@ def run_job(model, released, tmp_path, **changes):
         "job.vl.validate_limit": 4,
         "data.train_batch_size": 4,
         "actor_rollout_ref.rollout.n": 2,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 8,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 8,
         "ca.pairs_per_step": 8,
