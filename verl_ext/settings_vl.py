@@ -58,7 +58,7 @@ class ScenesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VLWarmupConfig:
-    """SFT of the tiny model on one-image and two-image questions."""
+    """SFT of the tiny model on one-image and two-image questions, and on choices between words."""
 
     steps: int = 600
     one_image_steps: int = 260
